@@ -1,0 +1,301 @@
+"""The few primitives that need speed or care per backend; everything else is plain `keras.ops`.
+
+TensorFlow has fast CPU kernels for non-maximum suppression and for cropping; JAX and torch get the same numbers from
+tiled and gathered versions written in `keras.ops`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from keras import backend, ops
+
+BACKEND = backend.backend()
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+elif BACKEND == "jax":
+    import jax
+
+_TILE = 256  # boxes that are compared with each other at once
+
+
+def enable_memory_growth():
+    """Lets TensorFlow take GPU memory as it needs it instead of all at once.
+
+    Call it before the first model is built. JAX reads `XLA_PYTHON_CLIENT_PREALLOCATE=false` instead and torch needs
+    nothing: on these backends, and without a GPU, the call does nothing.
+
+    Returns:
+        The number of GPUs that were set.
+    """
+    if BACKEND != "tensorflow":
+        return 0
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    return len(gpus)
+
+
+def top_k(x, k):
+    """The `k` largest values along the last axis, best first; of equal values the lower index comes first.
+
+    Returns:
+        values and int32 indices, each [..., k].
+    """
+    if BACKEND == "torch":  # torch.topk leaves the order of equal values open
+        indices = ops.argsort(-x, axis=-1)[..., :k]
+        return ops.take_along_axis(x, indices, axis=-1), ops.cast(indices, "int32")
+    values, indices = ops.top_k(x, k)
+    return values, ops.cast(indices, "int32")
+
+
+def gather_rows(x, indices):
+    """Picks rows of each batch entry: [batch, N, ...] and int [batch, K] -> [batch, K, ...]."""
+    batch, rows = ops.shape(x)[0], ops.shape(x)[1]
+    offsets = ops.arange(batch, dtype="int32")[:, None] * rows
+    flat = ops.reshape(x, (-1, *x.shape[2:]))
+    return ops.take(flat, ops.cast(indices, "int32") + offsets, axis=0)
+
+
+def normalize(x, mean, variance, beta, gamma, epsilon):
+    """Batch normalization with fixed statistics over the last axis of x [..., channels]."""
+    if BACKEND != "tensorflow":
+        return ops.batch_normalization(x, mean, variance, axis=-1, offset=beta, scale=gamma, epsilon=epsilon)
+    # TensorFlow's graph optimizer reorders the plain formula, which costs the last digits; this kernel stays as it is
+    shape = tf.shape(x)
+    folded = tf.reshape(x, [-1, 1, 1, x.shape[-1]]) if x.shape.rank != 4 else x
+    values = [tf.convert_to_tensor(v) for v in (gamma, beta, mean, variance)]
+    result = tf.raw_ops.FusedBatchNormV3(
+        x=folded, scale=values[0], offset=values[1], mean=values[2], variance=values[3], epsilon=epsilon, is_training=False
+    )
+    return tf.reshape(result.y, shape)
+
+
+# ---------------------------------------------------------------------------------------- non-maximum suppression
+
+
+def non_max_suppression(boxes, max_output, iou_threshold, groups=None, valid=None):
+    """Greedy suppression in each image of a batch, over boxes that are already ordered best first.
+
+    A box falls when its IoU with a better survivor exceeds the threshold; equality survives.
+
+    Args:
+        boxes: [batch, N, (y1, x1, y2, x2)] float, best first.
+        max_output: static int, number of indices returned per image.
+        iou_threshold: float.
+        groups: optional (ids int [batch, N], number of groups): boxes suppress each other only within a group.
+        valid: optional bool [batch, N]: boxes that take part.
+
+    Returns:
+        int32 [batch, max_output]: indices of the survivors in ascending order, then -1.
+    """
+    boxes = ops.stop_gradient(boxes)
+    if BACKEND == "tensorflow":
+        return _nms_tensorflow(boxes, max_output, iou_threshold, groups, valid)
+    return _nms_tiled(boxes, max_output, iou_threshold, groups, valid)
+
+
+def _nms_tensorflow(boxes, max_output, iou_threshold, groups, valid):
+    """TensorFlow's batched kernel. It returns scores, so each box carries its rank as a score and is found by it."""
+    batch, count = tf.shape(boxes)[0], tf.shape(boxes)[1]
+    rank = tf.cast(count - tf.range(count), "float32")
+    scores = tf.broadcast_to(rank, [batch, count])
+    if valid is not None:
+        scores = tf.where(valid, scores, 0.0)
+    if groups is None:
+        scores = scores[:, :, None]
+    else:
+        ids, depth = groups
+        scores = scores[:, :, None] * tf.one_hot(ids, depth)
+    result = tf.image.combined_non_max_suppression(
+        boxes[:, :, None, :], scores, max_output, max_output, iou_threshold, score_threshold=0.5, clip_boxes=False
+    )
+    indices = count - tf.cast(result.nmsed_scores, "int32")
+    return tf.where(tf.range(max_output) < result.valid_detections[:, None], indices, -1)
+
+
+def _nms_tiled(boxes, max_output, iou_threshold, groups, valid):
+    """Tile after tile: the greedy result within a tile by fixed point, then all later boxes are thinned by it."""
+    count = boxes.shape[1]
+    ids = None if groups is None else groups[0]
+    alive = ops.ones(ops.shape(boxes)[:2], dtype="bool") if valid is None else valid
+    for start in range(0, count, _TILE):
+        stop = min(start + _TILE, count)
+        overlap = _iou(boxes[:, start:stop, None], boxes[:, None, start:]) > iou_threshold
+        if ids is not None:
+            overlap = ops.logical_and(overlap, ids[:, start:stop, None] == ids[:, None, start:])
+        size = stop - start
+        later = ops.convert_to_tensor(np.triu(np.ones((size, size), bool), 1))
+        keep = _greedy(alive[:, start:stop], ops.logical_and(overlap[:, :, :size], later))
+        rest = alive[:, stop:]
+        if stop < count:
+            hit = ops.any(ops.logical_and(overlap[:, :, size:], keep[:, :, None]), axis=1)
+            rest = ops.logical_and(rest, ops.logical_not(hit))
+        alive = ops.concatenate([alive[:, :start], keep, rest], axis=1)
+    if count < max_output:
+        alive = ops.pad(alive, ((0, 0), (0, max_output - count)))
+    found, indices = top_k(ops.cast(alive, "float32"), max_output)
+    return ops.where(found > 0, indices, -1)
+
+
+def _greedy(alive, suppresses):
+    """Survivors of one tile: repeats "alive and not hit by a survivor" until nothing changes (greedy NMS is its only fixed
+    point, because `suppresses` [batch, better, worse] is strictly triangular)."""
+
+    def unstable(keep, before):
+        return ops.any(ops.not_equal(keep, before))
+
+    def refine(keep, before):
+        hit = ops.any(ops.logical_and(suppresses, keep[:, :, None]), axis=1)
+        return ops.logical_and(alive, ops.logical_not(hit)), keep
+
+    keep, _ = ops.while_loop(unstable, refine, refine(alive, alive), maximum_iterations=alive.shape[1])
+    return keep
+
+
+def _iou(a, b):
+    """IoU of boxes that broadcast against each other; 0 where both are empty."""
+    height = ops.minimum(a[..., 2], b[..., 2]) - ops.maximum(a[..., 0], b[..., 0])
+    width = ops.minimum(a[..., 3], b[..., 3]) - ops.maximum(a[..., 1], b[..., 1])
+    intersection = ops.maximum(height, 0.0) * ops.maximum(width, 0.0)
+    area_a = (a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1])
+    area_b = (b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1])
+    union = area_a + area_b - intersection
+    return ops.where(union > 0, intersection / ops.where(union > 0, union, 1.0), 0.0)
+
+
+# ------------------------------------------------------------------------------------------------ crop and resize
+
+
+def crop_and_resize(images, boxes, box_indices, crop_shape):
+    """Bilinear samples on a grid whose corners lie on the box's corners; 0 outside the image. No gradient to boxes.
+
+    Args:
+        images: [K, H, W, channels] float.
+        boxes: [R, (y1, x1, y2, x2)] float, normalized.
+        box_indices: [R] int, the image of each box.
+        crop_shape: static (height, width).
+
+    Returns:
+        [R, height, width, channels] float32.
+    """
+    boxes = ops.stop_gradient(boxes)
+    if BACKEND == "tensorflow":
+        return tf.image.crop_and_resize(images, boxes, tf.cast(box_indices, "int32"), crop_shape)
+    height, width, channels = images.shape[1:]
+    table = ops.reshape(images, (-1, channels))
+    zeros = ops.zeros_like(box_indices)
+    return _sample(table, boxes, box_indices * (height * width), zeros + height, zeros + width, crop_shape)
+
+
+def pyramid_crop(feature_maps, boxes, levels, crop_shape):
+    """Crops each box from the feature map of its level.
+
+    Args:
+        feature_maps: list of [batch, H, W, channels] float.
+        boxes: [batch, N, (y1, x1, y2, x2)] float, normalized.
+        levels: [batch, N] int, index into `feature_maps`.
+        crop_shape: static (height, width).
+
+    Returns:
+        [batch, N, height, width, channels] float32. Gradients reach the feature maps, not the boxes.
+    """
+    shape = ops.shape(boxes)
+    batch_ids = ops.repeat(ops.arange(shape[0], dtype="int32"), shape[1])
+    flat_boxes = ops.stop_gradient(ops.reshape(boxes, (-1, 4)))
+    flat_levels = ops.reshape(levels, (-1,))
+    crop = _pyramid_tensorflow if BACKEND == "tensorflow" else _pyramid_gathered
+    pooled = crop(feature_maps, flat_boxes, flat_levels, batch_ids, crop_shape)
+    return ops.reshape(pooled, (-1, shape[1], *crop_shape, feature_maps[0].shape[-1]))
+
+
+def _pyramid_gathered(feature_maps, boxes, levels, batch_ids, crop_shape):
+    """All levels as one table of pixels: every sample is a gather of four rows, shapes stay fixed."""
+    sizes = np.array([fm.shape[1:3] for fm in feature_maps], "int32")
+    batch = feature_maps[0].shape[0]
+    starts = np.concatenate([[0], np.cumsum(batch * sizes[:-1].prod(axis=1))]).astype("int32")
+    table = ops.concatenate([ops.reshape(fm, (-1, fm.shape[-1])) for fm in feature_maps], axis=0)
+    height, width = (ops.take(sizes[:, axis], levels) for axis in (0, 1))
+    start = ops.take(starts, levels) + batch_ids * height * width
+    return _sample(table, boxes, start, height, width, crop_shape)
+
+
+def _sample(table, boxes, start, height, width, crop_shape):
+    """Bilinear samples from images that lie in `table` [pixels, channels] from row `start` on."""
+    top, bottom, dy, in_y = _grid(boxes[:, 0], boxes[:, 2], height, crop_shape[0])
+    left, right, dx, in_x = _grid(boxes[:, 1], boxes[:, 3], width, crop_shape[1])
+
+    def pixel(y, x):
+        return ops.take(table, start[:, None, None] + y[:, :, None] * width[:, None, None] + x[:, None, :], axis=0)
+
+    dx, dy = dx[:, None, :, None], dy[:, :, None, None]
+    upper = pixel(top, left) * (1 - dx) + pixel(top, right) * dx
+    lower = pixel(bottom, left) * (1 - dx) + pixel(bottom, right) * dx
+    inside = ops.logical_and(in_y[:, :, None], in_x[:, None, :])[..., None]
+    return ops.where(inside, upper * (1 - dy) + lower * dy, 0.0)
+
+
+def _grid(low, high, size, count):
+    """Sample positions along one axis -> (lower pixel, upper pixel, distance to the lower one, inside), each [R, count]."""
+    last = ops.cast(size - 1, "float32")
+    if count > 1:
+        step = (high - low) * last / (count - 1)
+        offsets = _unfused(ops.arange(count, dtype="float32") * step[:, None])
+        position = _unfused(low * last)[:, None] + offsets
+    else:
+        position = (0.5 * (low + high) * last)[:, None]
+    last = ops.reshape(last, (-1, 1))  # one size for all boxes, or one each
+    inside = ops.logical_and(position >= 0, position <= last)
+    position = ops.clip(position, 0.0, last)
+    lower = ops.floor(position)
+    return ops.cast(lower, "int32"), ops.cast(ops.ceil(position), "int32"), position - lower, inside
+
+
+def _unfused(product):
+    """Keeps XLA from merging a product into the next addition: whether a sample falls outside is a matter of one ulp."""
+    return jax.lax.optimization_barrier(product) if BACKEND == "jax" else product
+
+
+def _pyramid_tensorflow(feature_maps, boxes, levels, batch_ids, crop_shape):
+    """TensorFlow's crop kernel per level. Its own gradient loses updates when threads meet at a pixel, so the transposed
+    operation is written as a segment sum, which is right on every run."""
+    rows = [tf.cast(tf.where(levels == level)[:, 0], "int32") for level in range(len(feature_maps))]
+    level_boxes = [tf.gather(boxes, r) for r in rows]
+    level_images = [tf.gather(batch_ids, r) for r in rows]
+
+    @tf.custom_gradient
+    def crop(*maps):
+        crops = [
+            tf.image.crop_and_resize(fm, box, image, crop_shape)
+            for fm, box, image in zip(maps, level_boxes, level_images, strict=True)
+        ]
+
+        def gradient(upstream):
+            return [
+                _crop_gradient(tf.gather(upstream, r), tf.shape(fm), box, image, crop_shape)
+                for fm, r, box, image in zip(maps, rows, level_boxes, level_images, strict=True)
+            ]
+
+        return tf.dynamic_stitch(rows, crops), gradient
+
+    return crop(*feature_maps)
+
+
+def _crop_gradient(upstream, map_shape, boxes, image, crop_shape):
+    """The transpose of `crop_and_resize`: spreads [R, h, w, C] over the pixels of [batch, H, W, C]."""
+    height, width, channels = map_shape[1], map_shape[2], upstream.shape[-1]
+    top, bottom, dy, in_y = _grid(boxes[:, 0], boxes[:, 2], height, crop_shape[0])
+    left, right, dx, in_x = _grid(boxes[:, 1], boxes[:, 3], width, crop_shape[1])
+    inside = tf.cast(tf.logical_and(in_y[:, :, None], in_x[:, None, :]), "float32")[..., None]
+    dx, dy = dx[:, None, :, None], dy[:, :, None, None]
+    upstream = upstream * inside
+    pixels, values = [], []
+    for y, weight_y in ((top, 1 - dy), (bottom, dy)):
+        for x, weight_x in ((left, 1 - dx), (right, dx)):
+            pixels.append(image[:, None, None] * (height * width) + y[:, :, None] * width + x[:, None, :])
+            values.append(upstream * weight_y * weight_x)
+    total = tf.math.unsorted_segment_sum(
+        tf.reshape(tf.stack(values), [-1, channels]),
+        tf.reshape(tf.stack(pixels), [-1]),
+        map_shape[0] * height * width,
+    )
+    return tf.reshape(total, map_shape)

@@ -1,0 +1,50 @@
+"""Building blocks of the heads: batch norm with the original's three modes, and layers that work on every ROI."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from mrcnn.network import kernels
+
+
+class BatchNorm(keras.layers.BatchNormalization):
+    """Batch normalization whose mode is chosen where it is called: `training=` False, None or True.
+
+    False keeps the loaded statistics (small batches would spoil them), None follows the phase that the model runs in,
+    True always normalizes with the batch. The affine part is trained in all three.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        if (training and self.trainable) or not (self.center and self.scale and self.axis in (-1, inputs.ndim - 1)):
+            return super().call(inputs, training=training, mask=mask)
+        return kernels.normalize(
+            inputs, self.moving_mean, self.moving_variance, self.beta, self.gamma, self.epsilon
+        )
+
+
+class _PerROI:
+    """Folds [batch, N, h, w, c] into [batch * N, h, w, c] for a 2-D layer and unfolds the result."""
+
+    def build(self, input_shape):
+        super().build((None, *input_shape[2:]))
+        self.input_spec = keras.layers.InputSpec(ndim=5, axes={-1: input_shape[-1]})
+
+    def call(self, inputs):
+        rois = ops.shape(inputs)[1]
+        output = super().call(ops.reshape(inputs, (-1, *inputs.shape[2:])))
+        return ops.reshape(output, (-1, rois, *output.shape[1:]))
+
+    def compute_output_shape(self, input_shape):
+        if len(input_shape) == 4:  # Keras checks the folded shape while it builds
+            return super().compute_output_shape(input_shape)
+        output_shape = super().compute_output_shape((None, *input_shape[2:]))
+        return (*input_shape[:2], *output_shape[1:])
+
+
+class ROIConv2D(_PerROI, keras.layers.Conv2D):
+    """`Conv2D` on every ROI of [batch, N, h, w, channels]."""
+
+
+class ROIConv2DTranspose(_PerROI, keras.layers.Conv2DTranspose):
+    """`Conv2DTranspose` on every ROI of [batch, N, h, w, channels]."""

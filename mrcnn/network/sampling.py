@@ -1,0 +1,151 @@
+"""Which proposals train the heads, and on what (Mask R-CNN, section 3.1)."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from mrcnn.network import kernels
+from mrcnn.network.roi_align import crop_masks
+from mrcnn.network.tensors import box_refinement, nonzero_rows, overlaps
+
+POSITIVE_IOU = 0.5
+CROWD_IOU = 0.001
+
+
+def match_proposals(proposals, gt_class_ids, gt_boxes):
+    """Compares proposals with ground truth, crowds (negative class ids) aside.
+
+    Args:
+        proposals: [batch, N, (y1, x1, y2, x2)] float, normalized, zero padded.
+        gt_class_ids: [batch, M] int.
+        gt_boxes: [batch, M, (y1, x1, y2, x2)] float, normalized, zero padded.
+
+    Returns:
+        positive and negative, bool [batch, N], and int [batch, N], the ground truth that each proposal overlaps most.
+    """
+    real_box = nonzero_rows(gt_boxes)
+    crowd = ops.logical_and(gt_class_ids < 0, real_box)
+    single = ops.logical_and(gt_class_ids > 0, real_box)
+    iou = overlaps(proposals, gt_boxes)
+    single_iou = ops.where(single[:, None, :], iou, -1.0)
+    best_iou = ops.max(single_iou, axis=-1)
+    near_crowd = ops.max(ops.where(crowd[:, None, :], iou, 0.0), axis=-1) >= CROWD_IOU
+    real = nonzero_rows(proposals)
+    positive = ops.logical_and(real, best_iou >= POSITIVE_IOU)
+    negative = ops.logical_and(ops.logical_and(real, best_iou < POSITIVE_IOU), ops.logical_not(near_crowd))
+    return positive, negative, ops.cast(ops.argmax(single_iou, axis=-1), "int32")
+
+
+def draw(candidates, count, seed):
+    """A random choice of at most `count` candidates: bool [batch, N] -> indices and validity, each [batch, count]."""
+    keys = keras.random.uniform(ops.shape(candidates), seed=seed)
+    available = min(count, candidates.shape[1])
+    found, indices = kernels.top_k(ops.where(candidates, keys, -1.0), available)
+    padding = ((0, 0), (0, count - available))
+    return ops.pad(indices, padding), ops.pad(found, padding, constant_values=-1.0) >= 0
+
+
+def relative_to_boxes(rois, boxes):
+    """ROIs in the coordinates of other boxes, in which the mini masks lie; both [batch, N, 4] normalized."""
+    origin = ops.concatenate([boxes[..., :2], boxes[..., :2]], axis=-1)
+    size = boxes[..., 2:] - boxes[..., :2]
+    return (rois - origin) / ops.concatenate([size, size], axis=-1)
+
+
+def detection_targets(
+    proposals, gt_class_ids, gt_boxes, gt_masks, *, count, positive_ratio, std_dev, mask_shape, mini_masks, seed=None
+):
+    """Draws the ROIs that train the heads and makes their targets.
+
+    At most `count * positive_ratio` proposals with an IoU of 0.5 or more are taken, and negatives in proportion to the
+    positives found: without a positive the image trains no ROI. Gradients flow from the deltas into the proposals, as
+    they did in the original.
+
+    Args:
+        proposals: [batch, N, (y1, x1, y2, x2)] float, normalized, zero padded.
+        gt_class_ids: [batch, M] int, negative for crowds, 0 for padding.
+        gt_boxes: [batch, M, (y1, x1, y2, x2)] float, normalized, zero padded.
+        gt_masks: [batch, h, w, M] bool, of the whole image or, with `mini_masks`, of the box.
+        count: ROIs per image.
+        positive_ratio: largest share of positives.
+        std_dev: [4] by which the deltas are divided.
+        mask_shape: (height, width) of a target mask.
+        mini_masks: whether `gt_masks` are limited to their boxes.
+        seed: int or keras.random.SeedGenerator.
+
+    Returns:
+        rois [batch, count, 4] normalized, class_ids int32 [batch, count], deltas [batch, count, 4] and masks
+        [batch, count, height, width]: positives first, then negatives, then rows of zeros.
+    """
+    positive, negative, assignment = match_proposals(proposals, gt_class_ids, gt_boxes)
+    quota = int(count * positive_ratio)
+    positive_at, is_positive = draw(positive, quota, seed)
+    negative_at, is_candidate = draw(negative, count, seed)
+    positives = ops.sum(ops.cast(is_positive, "int32"), axis=1, keepdims=True)
+    wanted = ops.cast(ops.cast(positives, "float32") * np.float32(1.0 / positive_ratio), "int32") - positives
+    slot = ops.arange(count, dtype="int32")[None]
+    is_negative = ops.logical_and(slot < wanted, is_candidate)
+    negatives = ops.sum(ops.cast(is_negative, "int32"), axis=1, keepdims=True)
+
+    # rows of the result: slots below `positives` come from the first list, those after it from the second
+    both = ops.concatenate([positive_at, negative_at], axis=1)
+    source = kernels.gather_rows(both, ops.where(slot < positives, ops.minimum(slot, max(quota - 1, 0)), slot - positives + quota))
+    rois = ops.where((slot < positives + negatives)[..., None], kernels.gather_rows(proposals, source), 0.0)
+
+    # targets exist for the first `quota` rows only; the rest is background or padding
+    assigned = kernels.gather_rows(assignment, positive_at)
+    positive_rois, matched = rois[:, :quota], kernels.gather_rows(gt_boxes, assigned)
+    unit = ops.convert_to_tensor(np.array([0, 0, 1, 1], "float32"))
+    safe_rois = ops.where(is_positive[..., None], positive_rois, unit)
+    safe_boxes = ops.where(is_positive[..., None], matched, unit)
+    deltas = box_refinement(safe_rois, safe_boxes) / np.asarray(std_dev, "float32")
+    frames = relative_to_boxes(safe_rois, safe_boxes) if mini_masks else safe_rois
+    masks = crop_masks(gt_masks, ops.stop_gradient(frames), assigned, mask_shape)
+    class_ids = ops.where(is_positive, ops.cast(kernels.gather_rows(gt_class_ids, assigned), "int32"), 0)
+    rest = count - quota
+    return (
+        rois,
+        ops.pad(class_ids, ((0, 0), (0, rest))),
+        ops.pad(ops.where(is_positive[..., None], deltas, 0.0), ((0, 0), (0, rest), (0, 0))),
+        ops.pad(ops.where(is_positive[..., None, None], masks, 0.0), ((0, 0), (0, rest), (0, 0), (0, 0))),
+    )
+
+
+class DetectionTargetLayer(keras.layers.Layer):
+    """`detection_targets` as a layer that draws anew at every call.
+
+    Args:
+        count, positive_ratio, std_dev, mask_shape, mini_masks: see `detection_targets`.
+        seed: int or None.
+
+    Args (call): [proposals, gt_class_ids, gt_boxes, gt_masks]; the result is (rois, class_ids, deltas, masks).
+    """
+
+    def __init__(self, count, positive_ratio, std_dev, mask_shape, mini_masks, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.settings = {
+            "count": count,
+            "positive_ratio": positive_ratio,
+            "std_dev": std_dev,
+            "mask_shape": tuple(mask_shape),
+            "mini_masks": mini_masks,
+        }
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.supports_jit = kernels.BACKEND != "tensorflow"
+
+    def call(self, inputs):
+        return detection_targets(*inputs, **self.settings, seed=self.seed_generator)
+
+    def compute_output_shape(self, input_shape):
+        batch, count = input_shape[0][0], self.settings["count"]
+        return [(batch, count, 4), (batch, count), (batch, count, 4), (batch, count, *self.settings["mask_shape"])]
+
+    def compute_output_spec(self, inputs):
+        shapes = self.compute_output_shape([x.shape for x in inputs])
+        dtypes = ("float32", "int32", "float32", "float32")
+        return tuple(keras.KerasTensor(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True))
+
+    def compute_mask(self, inputs, mask=None):
+        return [None, None, None, None]
