@@ -1,0 +1,1 @@
+"""Boxes, masks, images, anchors and metrics in plain numpy."""

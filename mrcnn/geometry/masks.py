@@ -1,0 +1,207 @@
+"""Masks: boxes of masks, overlaps, mini masks, and pasting into an image."""
+
+import numpy as np
+
+from mrcnn.geometry.images import resize, scaled_size
+
+
+def extract_bboxes(mask):
+    """Computes the bounding box of each mask.
+
+    Args:
+        mask: [H, W, N] bool or number; everything but 0 is inside.
+
+    Returns:
+        [N, (y1, x1, y2, x2)] int32, pixels; zeros for an empty mask.
+
+    Raises:
+        ValueError: `mask` does not have three dimensions.
+    """
+    mask = _check(mask, "mask")
+    boxes = np.zeros((mask.shape[2], 4), np.int32)
+    if mask.size:
+        boxes[:, 0], boxes[:, 2] = _extent(mask.any(axis=1))
+        boxes[:, 1], boxes[:, 3] = _extent(mask.any(axis=0))
+    return boxes
+
+
+def _extent(occupied):
+    """First and one past the last True along the first axis of [length, N]; 0 and 0 without any."""
+    last = len(occupied) - occupied[::-1].argmax(axis=0)
+    return occupied.argmax(axis=0), np.where(occupied.any(axis=0), last, 0)
+
+
+def compute_overlaps_masks(masks1, masks2):
+    """Computes the intersection over union of every pair of masks.
+
+    Args:
+        masks1: [H, W, N] bool or float; above 0.5 is inside.
+        masks2: [H, W, M] bool or float, of the same height and width.
+
+    Returns:
+        [N, M] float32; 0 for pairs of empty masks.
+
+    Raises:
+        ValueError: the masks differ in height or width.
+    """
+    masks1, masks2 = _check(masks1, "masks1"), _check(masks2, "masks2")
+    n, m = masks1.shape[2], masks2.shape[2]
+    if n == 0 or m == 0:
+        return np.zeros((n, m), np.float32)
+    if masks1.shape[:2] != masks2.shape[:2]:
+        raise ValueError(
+            f"masks1 and masks2 must be of one height and width; received shapes {masks1.shape} and {masks2.shape}"
+        )
+    flat1, flat2 = _inside(masks1), _inside(masks2)
+    intersection = flat1.T @ flat2
+    union = flat1.sum(axis=0)[:, None] + flat2.sum(axis=0)[None] - intersection
+    return intersection / np.maximum(union, 1)
+
+
+def _inside(masks):
+    """[H * W, N] float32, 1 inside and 0 outside; one sum of products then counts the pixels in common."""
+    inside = masks if masks.dtype == bool else masks > 0.5
+    return inside.reshape(-1, masks.shape[2]).astype(np.float32)
+
+
+def resize_mask(mask, scale, padding, crop=None):
+    """Resizes masks as `resize_image` resized their image.
+
+    Nearest pixels, with the corners of the mask on the corners of the result.
+
+    Args:
+        mask: [H, W, N] bool or number.
+        scale: number, by which the image was multiplied.
+        padding: [(top, bottom), (left, right), (0, 0)] int, pixels.
+        crop: (y1, x1, height, width) int, pixels of the scaled mask, or None. With a crop there is no padding.
+
+    Returns:
+        [height, width, N], dtype of the argument.
+
+    Raises:
+        ValueError: `mask` does not have three dimensions, or `scale` is not positive.
+    """
+    mask = _check(mask, "mask")
+    if not scale > 0:
+        raise ValueError(f"scale must be positive; received {scale!r}")
+    height, width = scaled_size(*mask.shape[:2], scale)
+    mask = mask[_nearest(mask.shape[0], height)][:, _nearest(mask.shape[1], width)]
+    if crop is not None:
+        y, x, h, w = crop
+        return mask[y:y + h, x:x + w]
+    return np.pad(mask, padding)
+
+
+def _nearest(size, new_size):
+    """For each of `new_size` pixels the index of the pixel to take: the ends of both lie on each other."""
+    step = (size - 1) / (new_size - 1) if new_size > 1 else 1
+    return np.minimum(np.floor(np.arange(new_size) * step + 0.5).astype(np.intp), max(size - 1, 0))
+
+
+def minimize_mask(bbox, mask, mini_shape):
+    """Cuts masks out by their boxes and shrinks them, to save memory; `expand_mask` goes back.
+
+    Args:
+        bbox: [N, (y1, x1, y2, x2)] int, pixels.
+        mask: [H, W, N] bool or number; everything but 0 is inside.
+        mini_shape: (height, width) of the mini masks.
+
+    Returns:
+        [height, width, N] bool.
+
+    Raises:
+        ValueError: a box has no pixels within the mask, or boxes and masks differ in number.
+    """
+    bbox, mask = _check_boxes(bbox, mask, "mask")
+    mini_mask = np.zeros((*mini_shape, mask.shape[2]), bool)
+    for i, (y1, x1, y2, x2) in enumerate(bbox[:, :4]):
+        part = mask[y1:y2, x1:x2, i].astype(bool)
+        if part.size == 0:
+            raise ValueError(
+                f"bbox[{i}] = {bbox[i].tolist()} has no pixels within the mask of {mask.shape[0]} x {mask.shape[1]}; "
+                "drop instances without a mask first"
+            )
+        mini_mask[..., i] = np.around(resize(part, mini_shape)).astype(bool)
+    return mini_mask
+
+
+def expand_mask(bbox, mini_mask, image_shape):
+    """Resizes mini masks to their boxes and pastes them into full size masks: the inverse of `minimize_mask`.
+
+    Args:
+        bbox: [N, (y1, x1, y2, x2)] int, pixels; a box without area gives an empty mask.
+        mini_mask: [height, width, N] bool or float.
+        image_shape: (H, W) or (H, W, channels) of the image.
+
+    Returns:
+        [H, W, N] bool.
+
+    Raises:
+        ValueError: boxes and masks differ in number.
+    """
+    bbox, mini_mask = _check_boxes(bbox, mini_mask, "mini_mask")
+    mask = np.zeros((*image_shape[:2], mini_mask.shape[2]), bool)
+    for i, box in enumerate(bbox[:, :4]):
+        _paste(mask[..., i], box, mini_mask[..., i], np.around)
+    return mask
+
+
+def mold_mask(mask, mini_shape=None):
+    """Brings masks into the form that the network is trained with.
+
+    Args:
+        mask: [H, W, N] bool or number; everything but 0 is inside.
+        mini_shape: (height, width) of mini masks, or None for masks as large as the image.
+
+    Returns:
+        [height, width, N] bool.
+
+    Raises:
+        ValueError: an instance has no pixels and mini masks are wanted.
+    """
+    if mini_shape is None:
+        return _check(mask, "mask").astype(bool)
+    return minimize_mask(extract_bboxes(mask), mask, mini_shape)
+
+
+def unmold_mask(mask, bbox, image_shape):
+    """Turns a mask of the network into one as large as the image.
+
+    Args:
+        mask: [height, width] float, 0..1; from 0.5 on is inside.
+        bbox: [(y1, x1, y2, x2)] int, pixels; parts outside the image are cut off.
+        image_shape: (H, W) or (H, W, channels) of the image.
+
+    Returns:
+        [H, W] bool.
+    """
+    full_mask = np.zeros(image_shape[:2], bool)
+    _paste(full_mask, bbox, np.asarray(mask), lambda values: values >= 0.5)
+    return full_mask
+
+
+def _paste(canvas, box, plane, decide):
+    """Writes `plane`, resized to `box` and made boolean by `decide`, into the part of `canvas` that `box` covers."""
+    y1, x1, y2, x2 = (int(v) for v in box)
+    if y2 <= y1 or x2 <= x1:
+        return
+    inside = decide(resize(plane, (y2 - y1, x2 - x1)))
+    top, left = max(y1, 0), max(x1, 0)
+    target = canvas[top:max(y2, 0), left:max(x2, 0)]
+    target[:] = inside[top - y1:, left - x1:][:target.shape[0], :target.shape[1]]
+
+
+def _check(mask, name):
+    mask = np.asarray(mask)
+    if mask.ndim != 3:
+        raise ValueError(f"{name} must have the shape [height, width, instances]; received {mask.shape}")
+    return mask
+
+
+def _check_boxes(bbox, mask, name):
+    bbox, mask = np.asarray(bbox), _check(mask, name)
+    if bbox.ndim != 2 or len(bbox) != mask.shape[2]:
+        raise ValueError(
+            f"bbox must have one row per mask; received bbox of shape {bbox.shape} and {name} of {mask.shape}"
+        )
+    return bbox, mask

@@ -1,0 +1,155 @@
+import golden_files
+import numpy as np
+import pytest
+import scipy.ndimage
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mrcnn.geometry import images, masks
+
+FUNCTIONS = [
+    "extract_bboxes", "compute_overlaps_masks", "resize_mask", "minimize_mask", "expand_mask", "unmold_mask",
+]
+STACKS = hnp.arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14), st.integers(1, 4)))
+NO_PADDING = [(0, 0), (0, 0), (0, 0)]
+
+
+def discs(h=60, w=80, spots=((20, 20, 12), (35, 55, 18), (10, 70, 7))):
+    y, x = np.mgrid[:h, :w]
+    return np.stack([(y - cy) ** 2 + (x - cx) ** 2 <= r * r for cy, cx, r in spots], axis=-1)
+
+
+@pytest.mark.parametrize("case", golden_files.cases("utils", *FUNCTIONS), ids=str)
+def test_golden(case):
+    case.check(masks)
+
+
+# ------------------------------------------------------------------ boxes of masks
+@given(STACKS)
+def test_boxes_fit_their_masks(stack):
+    boxes = masks.extract_bboxes(stack)
+    assert boxes.dtype == np.int32
+    for i, (y1, x1, y2, x2) in enumerate(boxes):
+        part = stack[y1:y2, x1:x2, i]
+        assert part.sum() == stack[..., i].sum()
+        if part.size:
+            assert part[0].any() and part[-1].any() and part[:, 0].any() and part[:, -1].any()
+        else:
+            assert [y1, x1, y2, x2] == [0, 0, 0, 0]
+
+
+def test_no_pixels_and_no_masks_have_no_boxes():
+    assert masks.extract_bboxes(np.zeros((0, 0, 0), bool)).shape == (0, 4)
+    assert masks.extract_bboxes(np.zeros((0, 5, 2), bool)).tolist() == [[0] * 4] * 2
+    with pytest.raises(ValueError, match=r"mask .* \(5, 5\)"):
+        masks.extract_bboxes(np.zeros((5, 5)))
+
+
+# ------------------------------------------------------------------ overlaps
+@given(STACKS)
+def test_overlaps_count_pixels(stack):
+    overlaps = masks.compute_overlaps_masks(stack, stack)
+    assert overlaps.dtype == np.float32
+    for i, j in np.ndindex(overlaps.shape):
+        a, b = stack[..., i], stack[..., j]
+        assert overlaps[i, j] == pytest.approx((a & b).sum() / max((a | b).sum(), 1), rel=1e-6)
+
+
+def test_numbers_above_a_half_are_inside():
+    values = np.array([0.5, 0.51, 1.0, 0.0]).reshape(2, 2, 1)
+    inside = np.array([False, True, True, False]).reshape(2, 2, 1)
+    assert masks.compute_overlaps_masks(values, inside) == 1
+
+
+def test_overlaps_refuse_other_sizes():
+    with pytest.raises(ValueError, match=r"\(4, 5, 1\) and \(5, 4, 1\)"):
+        masks.compute_overlaps_masks(np.ones((4, 5, 1), bool), np.ones((5, 4, 1), bool))
+
+
+# ------------------------------------------------------------------ resizing
+@given(STACKS, st.sampled_from([0.5, 0.77, 1, 1.5, 2, 2.37, 3.1]))
+def test_masks_become_as_large_as_their_image(stack, scale):
+    image = np.zeros((*stack.shape[:2], 3), np.uint8)
+    size = images.scaled_size(*image.shape[:2], scale)
+    assert masks.resize_mask(stack, scale, NO_PADDING).shape == (*size, stack.shape[2])
+
+
+@given(STACKS, st.sampled_from([0.5, 0.77, 1.5, 2, 2.37, 3.1]))
+def test_resizing_picks_the_pixels_of_a_spline_zoom(stack, scale):
+    resized = masks.resize_mask(stack, scale, NO_PADDING)
+    factors = [new / old for new, old in zip(resized.shape, stack.shape)]
+    zoomed = scipy.ndimage.zoom(stack.astype(np.uint8), factors, order=0, mode="nearest")
+    np.testing.assert_array_equal(resized, zoomed.astype(bool))
+
+
+def test_image_and_mask_of_every_mode_agree_in_size():
+    image, stack = np.zeros((61, 83, 3), np.uint8), np.ones((61, 83, 2), bool)
+    for mode, sizes in {"square": (100, 128), "pad64": (64, None), "crop": (64, None), "none": (64, 128)}.items():
+        resized, window, scale, padding, crop = images.resize_image(image, *sizes, 1.3, mode)
+        moved = masks.resize_mask(stack, scale, padding, crop)
+        assert moved.shape == (*resized.shape[:2], 2)
+        assert masks.extract_bboxes(moved).tolist() == [list(window)] * 2
+
+
+def test_nothing_stays_nothing():
+    assert masks.resize_mask(np.zeros((0, 0, 0), bool), 2, NO_PADDING).shape == (0, 0, 0)
+    with pytest.raises(ValueError, match="scale"):
+        masks.resize_mask(np.ones((3, 3, 1)), 0, NO_PADDING)
+
+
+# ------------------------------------------------------------------ mini masks
+def test_mini_masks_come_back_nearly_whole():
+    stack = discs()
+    boxes = masks.extract_bboxes(stack)
+    mini = masks.minimize_mask(boxes, stack, (28, 28))
+    assert mini.shape == (28, 28, 3) and mini.dtype == bool
+    back = masks.expand_mask(boxes, mini, (60, 80, 3))
+    assert np.diag(masks.compute_overlaps_masks(stack, back)).min() > 0.94
+    np.testing.assert_array_equal(masks.mold_mask(stack, (28, 28)), mini)
+
+
+@given(STACKS, st.integers(1, 12), st.integers(1, 12))
+def test_expanded_masks_stay_in_their_boxes(stack, h, w):
+    boxes = masks.extract_bboxes(stack)
+    there = stack.any(axis=(0, 1))
+    mini = masks.minimize_mask(boxes[there], stack[..., there], (h, w))
+    for i, (y1, x1, y2, x2) in enumerate(boxes[there]):
+        outside = masks.expand_mask(boxes[there], mini, stack.shape)[..., i].copy()
+        outside[y1:y2, x1:x2] = False
+        assert not outside.any()
+
+
+def test_full_masks_are_only_made_boolean():
+    stack = discs().astype(np.uint8) * 255
+    np.testing.assert_array_equal(masks.mold_mask(stack), discs())
+
+
+def test_empty_instances_are_named():
+    stack = np.concatenate([discs(), np.zeros((60, 80, 1), bool)], axis=-1)
+    with pytest.raises(ValueError, match=r"bbox\[3\]"):
+        masks.mold_mask(stack, (28, 28))
+    with pytest.raises(ValueError, match="one row per mask"):
+        masks.minimize_mask(np.ones((2, 4), int), stack, (28, 28))
+
+
+# ------------------------------------------------------------------ pasting
+def test_a_mask_fills_its_box():
+    full = masks.unmold_mask(np.full((28, 28), 0.9, np.float32), [10, 20, 30, 50], (60, 80, 3))
+    assert full.shape == (60, 80) and full.dtype == bool
+    assert full.sum() == 20 * 30 and full[10:30, 20:50].all()
+
+
+@pytest.mark.parametrize("box", [(-5, -7, 20, 30), (50, 70, 90, 99), (-9, 30, 99, 40), (70, 0, 90, 5), (5, 5, 5, 9)])
+def test_what_leaves_the_image_is_cut_off(box):
+    y1, x1, y2, x2 = box
+    inside = np.zeros((60, 80), bool)
+    inside[max(y1, 0):max(y2, 0), max(x1, 0):max(x2, 0)] = True
+    np.testing.assert_array_equal(masks.unmold_mask(np.ones((28, 28)), box, (60, 80)), inside)
+
+
+def test_a_cut_mask_keeps_its_place():
+    half = np.zeros((28, 28), np.float32)
+    half[14:] = 1
+    full = masks.unmold_mask(half, (-20, 0, 20, 10), (60, 80))
+    assert full[1:20, :10].all() and full.sum() <= 200
