@@ -238,9 +238,9 @@ def _grid(low, high, size, count):
     """Sample positions along one axis -> (lower pixel, upper pixel, distance to the lower one, inside), each [R, count]."""
     last = ops.cast(size - 1, "float32")
     if count > 1:
-        step = (high - low) * last / (count - 1)
-        offsets = _unfused(ops.arange(count, dtype="float32") * step[:, None])
-        position = _unfused(low * last)[:, None] + offsets
+        step = _quotient(_product(high - low, last), count - 1)
+        offsets = _product(step[:, None], np.arange(count, dtype="float32"))
+        position = _product(low, last)[:, None] + offsets
     else:
         position = (0.5 * (low + high) * last)[:, None]
     last = ops.reshape(last, (-1, 1))  # one size for all boxes, or one each
@@ -250,9 +250,19 @@ def _grid(low, high, size, count):
     return ops.cast(lower, "int32"), ops.cast(ops.ceil(position), "int32"), position - lower, inside
 
 
-def _unfused(product):
-    """Keeps XLA from merging a product into the next addition: whether a sample falls outside is a matter of one ulp."""
-    return jax.lax.optimization_barrier(product) if BACKEND == "jax" else product
+def _product(x, small):
+    """x * small, rounded once. Whether a sample falls outside is a matter of one ulp, and XLA likes to merge a product into
+    the next addition without rounding it; from two exact halves the sum is the same either way (small: at most 12 bits)."""
+    if BACKEND != "jax":
+        return x * small
+    bits = jax.lax.bitcast_convert_type(x, "uint32") & np.uint32(0xFFFFF000)
+    high = jax.lax.bitcast_convert_type(bits, "float32")
+    return high * small + (x - high) * small
+
+
+def _quotient(x, number):
+    """x / number, rounded once: XLA would multiply by the rounded inverse of a constant that it sees."""
+    return x / (jax.lax.optimization_barrier(ops.full_like(x, number)) if BACKEND == "jax" else number)
 
 
 def _pyramid_tensorflow(feature_maps, boxes, levels, batch_ids, crop_shape):
