@@ -1,15 +1,12 @@
 import numpy as np
 import pytest
+from arrays import array
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import backend, ops
 
 from mrcnn.geometry import boxes as pixel_boxes
 from mrcnn.network import kernels
-
-
-def array(x):
-    return np.asarray(ops.convert_to_numpy(x))
 
 
 def random_boxes(rng, *shape):
@@ -84,7 +81,9 @@ def crop_by_definition(image, box, shape):
     return result
 
 
-BOXES = np.array([[0.1, 0.2, 0.6, 0.9], [0.3, -0.4, 0.8, 0.5], [0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 1.5, 0.75]], "float32")
+BOXES = np.array(
+    [[0.1, 0.2, 0.6, 0.9], [0.3, -0.4, 0.8, 0.5], [0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 1.5, 0.75]], "float32"
+)
 
 
 def test_crop_and_resize_follows_its_definition():

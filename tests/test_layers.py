@@ -8,7 +8,11 @@ from mrcnn.network.layers import BatchNorm, ROIConv2D, ROIConv2DTranspose
 
 @pytest.mark.parametrize(
     "kind, settings, side",
-    [(ROIConv2D, {"padding": "same"}, 6), (ROIConv2D, {"padding": "valid"}, 4), (ROIConv2DTranspose, {"strides": 2}, 13)],
+    [
+        (ROIConv2D, {"padding": "same"}, 6),
+        (ROIConv2D, {"padding": "valid"}, 4),
+        (ROIConv2DTranspose, {"strides": 2}, 13),
+    ],
 )
 def test_layers_work_on_every_roi_alone(kind, settings, side):
     layer = kind(5, (3, 3), **settings)
@@ -28,7 +32,8 @@ def normalizing_model(flag, layer=BatchNorm):
 
 @pytest.mark.parametrize("layer", [BatchNorm, keras.layers.BatchNormalization])
 @pytest.mark.parametrize(
-    "flag, training, by_batch", [(False, True, False), (False, False, False), (None, True, True), (None, False, False), (True, False, True)]
+    "flag, training, by_batch",
+    [(False, True, False), (False, False, False), (None, True, True), (None, False, False), (True, False, True)],
 )
 def test_the_mode_of_batch_norm_is_the_one_it_was_called_with(layer, flag, training, by_batch):
     x = np.random.default_rng(1).normal(3.0, 2.0, (2, 4, 4, 3)).astype("float32")

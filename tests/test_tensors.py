@@ -43,4 +43,5 @@ def test_empty_union_overlaps_nothing():
 
 
 def test_log2_of_powers():
-    np.testing.assert_allclose(ops.convert_to_numpy(tensors.log2(ops.convert_to_tensor([1.0, 8.0, 0.25]))), [0, 3, -2], atol=1e-6)
+    logarithms = tensors.log2(ops.convert_to_tensor([1.0, 8.0, 0.25]))
+    np.testing.assert_allclose(ops.convert_to_numpy(logarithms), [0, 3, -2], atol=1e-6)

@@ -26,8 +26,8 @@ STATISTICS_AND_AFFINE = ("gamma", "beta")  # weight decay leaves batch norm alon
 class MaskRCNNModel(keras.Model):
     """A functional model whose layers keep the `training` argument that they were called with.
 
-    Keras would hand the phase of the whole model to every layer; here `BatchNorm(...)(x, training=False)` means it, also
-    in a backbone that a user wrote. Layers called without the argument follow the phase as ever.
+    Keras would hand the phase of the whole model to every layer; here `BatchNorm(...)(x, training=False)` means it,
+    also in a backbone that a user wrote. Layers called without the argument follow the phase as ever.
     """
 
     def __init__(self, *args, **kwargs):
@@ -159,8 +159,8 @@ def build_inference_model(config):
     """The model that detects.
 
     Returns:
-        keras.Model with inputs input_image [batch, H, W, C], input_image_meta and input_anchors, and outputs detections,
-        mrcnn_class, mrcnn_bbox, mrcnn_mask, rpn_rois, rpn_class, rpn_bbox.
+        keras.Model with inputs input_image [batch, H, W, C], input_image_meta and input_anchors, and outputs
+        detections, mrcnn_class, mrcnn_bbox, mrcnn_mask, rpn_rois, rpn_class, rpn_bbox.
     """
     image = keras.Input((None, None, int(config.IMAGE_SHAPE[2])), name="input_image")
     image_meta = keras.Input((config.IMAGE_META_SIZE,), name="input_image_meta")

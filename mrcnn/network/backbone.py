@@ -64,8 +64,8 @@ def resnet_graph(input_image, architecture, stage5=False, train_bn=True):
         train_bn: False, None or True, see `BatchNorm`.
 
     Returns:
-        [C1, C2, C3, C4, C5], each [batch, H / stride, W / stride, channels] with strides 4 (C1 after pooling), 4, 8, 16,
-        32; C5 is None without `stage5`.
+        [C1, C2, C3, C4, C5], each [batch, H / stride, W / stride, channels] with strides 4 (C1 after pooling), 4, 8,
+        16, 32; C5 is None without `stage5`.
 
     Raises:
         ValueError: unknown architecture.

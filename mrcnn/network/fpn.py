@@ -13,7 +13,7 @@ def build_fpn(stages, channels):
         channels: channels of every pyramid level.
 
     Returns:
-        [P2, P3, P4, P5, P6], each [batch, h, w, channels] float; P6 is every second pixel of P5 and serves the RPN only.
+        [P2, P3, P4, P5, P6], each [batch, h, w, channels] float; P6 is every second pixel of P5, for the RPN only.
     """
     lateral = {
         level: layers.Conv2D(channels, (1, 1), name=f"fpn_c{level}p{level}")

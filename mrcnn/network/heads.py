@@ -50,8 +50,8 @@ def mask_upsampling(pool_size, mask_shape):
     times = math.log2(mask_shape[0] / pool_size) if mask_shape[0] > 0 else 0
     if tuple(mask_shape) != (mask_shape[0],) * 2 or times < 1 or times != int(times):
         raise ValueError(
-            f"MASK_SHAPE must be MASK_POOL_SIZE times 2, 4, 8, ... on both sides; received MASK_SHAPE={list(mask_shape)} "
-            f"with MASK_POOL_SIZE={pool_size}. Try MASK_SHAPE = [{2 * pool_size}, {2 * pool_size}]."
+            "MASK_SHAPE must be MASK_POOL_SIZE times 2, 4, 8, ... on both sides; received "
+            f"MASK_SHAPE={list(mask_shape)} with MASK_POOL_SIZE={pool_size}; {[2 * pool_size] * 2} would do."
         )
     return int(times)
 

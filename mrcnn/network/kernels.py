@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from keras import backend, ops
 
+from mrcnn.network.tensors import iou
+
 BACKEND = backend.backend()
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -63,10 +65,9 @@ def normalize(x, mean, variance, beta, gamma, epsilon):
     # TensorFlow's graph optimizer reorders the plain formula, which costs the last digits; this kernel stays as it is
     shape = tf.shape(x)
     folded = tf.reshape(x, [-1, 1, 1, x.shape[-1]]) if x.shape.rank != 4 else x
-    values = [tf.convert_to_tensor(v) for v in (gamma, beta, mean, variance)]
-    result = tf.raw_ops.FusedBatchNormV3(
-        x=folded, scale=values[0], offset=values[1], mean=values[2], variance=values[3], epsilon=epsilon, is_training=False
-    )
+    names = {"scale": gamma, "offset": beta, "mean": mean, "variance": variance}
+    values = {name: tf.convert_to_tensor(value) for name, value in names.items()}
+    result = tf.raw_ops.FusedBatchNormV3(x=folded, **values, epsilon=epsilon, is_training=False)
     return tf.reshape(result.y, shape)
 
 
@@ -120,7 +121,7 @@ def _nms_tiled(boxes, max_output, iou_threshold, groups, valid):
     alive = ops.ones(ops.shape(boxes)[:2], dtype="bool") if valid is None else valid
     for start in range(0, count, _TILE):
         stop = min(start + _TILE, count)
-        overlap = _iou(boxes[:, start:stop, None], boxes[:, None, start:]) > iou_threshold
+        overlap = iou(boxes[:, start:stop, None], boxes[:, None, start:]) > iou_threshold
         if ids is not None:
             overlap = ops.logical_and(overlap, ids[:, start:stop, None] == ids[:, None, start:])
         size = stop - start
@@ -138,8 +139,10 @@ def _nms_tiled(boxes, max_output, iou_threshold, groups, valid):
 
 
 def _greedy(alive, suppresses):
-    """Survivors of one tile: repeats "alive and not hit by a survivor" until nothing changes (greedy NMS is its only fixed
-    point, because `suppresses` [batch, better, worse] is strictly triangular)."""
+    """Survivors of one tile: repeats "alive and not hit by a survivor" until nothing changes.
+
+    Greedy suppression is its only fixed point, because `suppresses` [batch, better, worse] is strictly triangular.
+    """
 
     def unstable(keep, before):
         return ops.any(ops.not_equal(keep, before))
@@ -150,17 +153,6 @@ def _greedy(alive, suppresses):
 
     keep, _ = ops.while_loop(unstable, refine, refine(alive, alive), maximum_iterations=alive.shape[1])
     return keep
-
-
-def _iou(a, b):
-    """IoU of boxes that broadcast against each other; 0 where both are empty."""
-    height = ops.minimum(a[..., 2], b[..., 2]) - ops.maximum(a[..., 0], b[..., 0])
-    width = ops.minimum(a[..., 3], b[..., 3]) - ops.maximum(a[..., 1], b[..., 1])
-    intersection = ops.maximum(height, 0.0) * ops.maximum(width, 0.0)
-    area_a = (a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1])
-    area_b = (b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1])
-    union = area_a + area_b - intersection
-    return ops.where(union > 0, intersection / ops.where(union > 0, union, 1.0), 0.0)
 
 
 # ------------------------------------------------------------------------------------------------ crop and resize
@@ -235,7 +227,7 @@ def _sample(table, boxes, start, height, width, crop_shape):
 
 
 def _grid(low, high, size, count):
-    """Sample positions along one axis -> (lower pixel, upper pixel, distance to the lower one, inside), each [R, count]."""
+    """Sample positions along one axis: lower pixel, upper pixel, distance to the lower one, inside; each [R, count]."""
     last = ops.cast(size - 1, "float32")
     if count > 1:
         step = _quotient(_product(high - low, last), count - 1)
@@ -251,8 +243,11 @@ def _grid(low, high, size, count):
 
 
 def _product(x, small):
-    """x * small, rounded once. Whether a sample falls outside is a matter of one ulp, and XLA likes to merge a product into
-    the next addition without rounding it; from two exact halves the sum is the same either way (small: at most 12 bits)."""
+    """x * small, rounded once.
+
+    Whether a sample falls outside is a matter of one ulp, and XLA likes to merge a product into the next addition
+    without rounding it; from two exact halves (`small` has 12 bits at most) the sum is the same either way.
+    """
     if BACKEND != "jax":
         return x * small
     bits = jax.lax.bitcast_convert_type(x, "uint32") & np.uint32(0xFFFFF000)
@@ -266,8 +261,10 @@ def _quotient(x, number):
 
 
 def _pyramid_tensorflow(feature_maps, boxes, levels, batch_ids, crop_shape):
-    """TensorFlow's crop kernel per level. Its own gradient loses updates when threads meet at a pixel, so the transposed
-    operation is written as a segment sum, which is right on every run."""
+    """TensorFlow's crop kernel per level.
+
+    Its own gradient loses updates when threads meet at a pixel; here it is a segment sum, right on every run.
+    """
     rows = [tf.cast(tf.where(levels == level)[:, 0], "int32") for level in range(len(feature_maps))]
     level_boxes = [tf.gather(boxes, r) for r in rows]
     level_images = [tf.gather(batch_ids, r) for r in rows]

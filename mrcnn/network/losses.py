@@ -1,4 +1,7 @@
-"""The five losses (Faster R-CNN, section 3.1.2; Mask R-CNN, section 3). Each is a mean over the whole batch, 0 if nothing counts."""
+"""The five losses (Faster R-CNN, section 3.1.2; Mask R-CNN, section 3).
+
+Each is a mean over the whole batch of what counts, and 0 if nothing does.
+"""
 
 from __future__ import annotations
 

@@ -83,34 +83,37 @@ def detection_targets(
     quota = int(count * positive_ratio)
     positive_at, is_positive = draw(positive, quota, seed)
     negative_at, is_candidate = draw(negative, count, seed)
-    positives = ops.sum(ops.cast(is_positive, "int32"), axis=1, keepdims=True)
-    wanted = ops.cast(ops.cast(positives, "float32") * np.float32(1.0 / positive_ratio), "int32") - positives
-    slot = ops.arange(count, dtype="int32")[None]
-    is_negative = ops.logical_and(slot < wanted, is_candidate)
-    negatives = ops.sum(ops.cast(is_negative, "int32"), axis=1, keepdims=True)
-
-    # rows of the result: slots below `positives` come from the first list, those after it from the second
-    both = ops.concatenate([positive_at, negative_at], axis=1)
-    source = kernels.gather_rows(both, ops.where(slot < positives, ops.minimum(slot, max(quota - 1, 0)), slot - positives + quota))
-    rois = ops.where((slot < positives + negatives)[..., None], kernels.gather_rows(proposals, source), 0.0)
+    rois = _arrange(proposals, positive_at, is_positive, negative_at, is_candidate, positive_ratio)
 
     # targets exist for the first `quota` rows only; the rest is background or padding
     assigned = kernels.gather_rows(assignment, positive_at)
-    positive_rois, matched = rois[:, :quota], kernels.gather_rows(gt_boxes, assigned)
-    unit = ops.convert_to_tensor(np.array([0, 0, 1, 1], "float32"))
-    safe_rois = ops.where(is_positive[..., None], positive_rois, unit)
-    safe_boxes = ops.where(is_positive[..., None], matched, unit)
-    deltas = box_refinement(safe_rois, safe_boxes) / np.asarray(std_dev, "float32")
-    frames = relative_to_boxes(safe_rois, safe_boxes) if mini_masks else safe_rois
+    unit = ops.convert_to_tensor(np.array([0, 0, 1, 1], "float32"))  # padding has no logarithm of its sides
+    matched = ops.where(is_positive[..., None], kernels.gather_rows(gt_boxes, assigned), unit)
+    positives = ops.where(is_positive[..., None], rois[:, :quota], unit)
+    deltas = box_refinement(positives, matched) / np.asarray(std_dev, "float32")
+    frames = relative_to_boxes(positives, matched) if mini_masks else positives
     masks = crop_masks(gt_masks, ops.stop_gradient(frames), assigned, mask_shape)
-    class_ids = ops.where(is_positive, ops.cast(kernels.gather_rows(gt_class_ids, assigned), "int32"), 0)
-    rest = count - quota
-    return (
-        rois,
-        ops.pad(class_ids, ((0, 0), (0, rest))),
-        ops.pad(ops.where(is_positive[..., None], deltas, 0.0), ((0, 0), (0, rest), (0, 0))),
-        ops.pad(ops.where(is_positive[..., None, None], masks, 0.0), ((0, 0), (0, rest), (0, 0), (0, 0))),
-    )
+    class_ids = ops.cast(kernels.gather_rows(gt_class_ids, assigned), "int32")
+
+    def complete(values):
+        real = ops.reshape(is_positive, (-1, quota, *(1,) * (len(values.shape) - 2)))
+        values = ops.where(real, values, ops.zeros_like(values))
+        return ops.pad(values, [(0, 0), (0, count - quota)] + [(0, 0)] * (len(values.shape) - 2))
+
+    return rois, complete(class_ids), complete(deltas), complete(masks)
+
+
+def _arrange(proposals, positive_at, is_positive, negative_at, is_candidate, positive_ratio):
+    """Positives, then so many negatives that the ratio holds, then zeros: [batch, count, 4]."""
+    quota, count = positive_at.shape[1], negative_at.shape[1]
+    positives = ops.sum(ops.cast(is_positive, "int32"), axis=1, keepdims=True)
+    wanted = ops.cast(ops.cast(positives, "float32") * np.float32(1.0 / positive_ratio), "int32") - positives
+    slot = ops.arange(count, dtype="int32")[None]
+    negatives = ops.sum(ops.cast(ops.logical_and(slot < wanted, is_candidate), "int32"), axis=1, keepdims=True)
+    both = ops.concatenate([positive_at, negative_at], axis=1)
+    first, second = ops.minimum(slot, max(quota - 1, 0)), slot - positives + quota
+    source = kernels.gather_rows(both, ops.where(slot < positives, first, second))
+    return ops.where((slot < positives + negatives)[..., None], kernels.gather_rows(proposals, source), 0.0)
 
 
 class DetectionTargetLayer(keras.layers.Layer):

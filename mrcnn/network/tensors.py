@@ -55,9 +55,8 @@ def box_refinement(box, gt_box):
     return ops.stack([dy, dx, ops.log(gt_height / height), ops.log(gt_width / width)], axis=-1)
 
 
-def overlaps(boxes1, boxes2):
-    """IoU of every pair: [..., N, 4] and [..., M, 4] -> [..., N, M]; 0 where the union is empty."""
-    a, b = boxes1[..., :, None, :], boxes2[..., None, :, :]
+def iou(a, b):
+    """IoU of boxes [..., (y1, x1, y2, x2)] that broadcast against each other; 0 where the union is empty."""
     height = ops.minimum(a[..., 2], b[..., 2]) - ops.maximum(a[..., 0], b[..., 0])
     width = ops.minimum(a[..., 3], b[..., 3]) - ops.maximum(a[..., 1], b[..., 1])
     intersection = ops.maximum(height, 0.0) * ops.maximum(width, 0.0)
@@ -65,6 +64,11 @@ def overlaps(boxes1, boxes2):
     area_b = (b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1])
     union = area_a + area_b - intersection
     return ops.where(union > 0, intersection / ops.where(union > 0, union, 1.0), 0.0)
+
+
+def overlaps(boxes1, boxes2):
+    """IoU of every pair: [..., N, 4] and [..., M, 4] -> [..., N, M]."""
+    return iou(boxes1[..., :, None, :], boxes2[..., None, :, :])
 
 
 def _span(shape):

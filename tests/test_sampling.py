@@ -1,0 +1,67 @@
+import golden_files
+import numpy as np
+import pytest
+from arrays import array, tensor
+from keras import ops
+
+from mrcnn import model
+from mrcnn.config import Config
+from mrcnn.network.sampling import detection_targets, draw
+
+
+@pytest.mark.parametrize("case", golden_files.cases("model_functions", "DetectionTargetLayer"), ids=str)
+def test_golden(case):
+    case.check(model, config=Config)
+
+
+TARGETS = {
+    "count": 20, "positive_ratio": 0.25, "std_dev": [0.1, 0.1, 0.2, 0.2], "mask_shape": (28, 28), "mini_masks": True,
+}
+
+
+def target_inputs(proposals, boxes, ids):
+    masks = np.ones((1, 56, 56, len(ids)), bool)
+    return tensor([proposals]), tensor([ids], "int32"), tensor([boxes]), ops.convert_to_tensor(masks)
+
+
+def test_positives_first_then_negatives_in_proportion():
+    gt = [[0.1, 0.1, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9]]
+    near = [[0.1, 0.1, 0.5, 0.48 + 0.005 * k] for k in range(12)]
+    far = [[0.6, 0.0, 0.7, 0.05 + 0.01 * k] for k in range(25)]
+    rois, ids, deltas, masks = (
+        array(x)[0] for x in detection_targets(*target_inputs(near + far, gt, [2, 1]), **TARGETS, seed=1)
+    )
+    assert ids.tolist() == [2] * 5 + [0] * 15
+    assert all(roi.tolist() in np.float32(near).tolist() for roi in rois[:5])
+    assert all(roi.tolist() in np.float32(far).tolist() for roi in rois[5:])
+    assert masks[:5].mean() > 0.9 and not masks[5:].any() and not deltas[5:].any()
+    np.testing.assert_allclose(deltas[:5, 0], 0, atol=1e-5)
+
+
+def test_no_positive_means_no_roi_and_no_nan():
+    out = detection_targets(*target_inputs([[0.6, 0.6, 0.7, 0.7]] * 3, [[0.1, 0.1, 0.2, 0.2]], [1]), **TARGETS, seed=1)
+    assert all(not array(x).any() for x in out)
+
+
+def test_no_ground_truth_at_all():
+    out = detection_targets(*target_inputs([[0.6, 0.6, 0.7, 0.7]] * 3, [[0, 0, 0, 0]], [0]), **TARGETS, seed=1)
+    assert all(not array(x).any() for x in out)
+
+
+def test_crowds_are_neither_target_nor_background():
+    gt = [[0.1, 0.1, 0.3, 0.3], [0.5, 0.5, 0.9, 0.9]]
+    proposals = [[0.1, 0.1, 0.3, 0.3], [0.5, 0.5, 0.9, 0.9], [0.1, 0.6, 0.2, 0.7]]
+    rois, ids, *_ = (array(x)[0] for x in detection_targets(*target_inputs(proposals, gt, [1, -1]), **TARGETS, seed=1))
+    assert ids.tolist() == [1] + [0] * 19
+    np.testing.assert_allclose(rois[:3], [proposals[0], proposals[2], [0, 0, 0, 0]], atol=1e-6)
+
+
+def test_draw_is_uniform_and_seeded():
+    candidates = ops.convert_to_tensor(np.array([[True] * 10 + [False] * 10]))
+    counts = np.zeros(20)
+    for seed in range(200):
+        chosen, valid = (array(x)[0] for x in draw(candidates, 4, seed))
+        assert valid.all() and len(set(chosen.tolist())) == 4
+        counts[chosen] += 1
+    assert not counts[10:].any() and counts[:10].min() > 40
+    np.testing.assert_array_equal(array(draw(candidates, 4, 3)[0]), array(draw(candidates, 4, 3)[0]))
