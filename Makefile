@@ -1,0 +1,73 @@
+# Everything here needs Python 3.11 or newer, make and pip; packages go into .venv. `make` lists the targets.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP_INSTALL := $(PY) -m pip install $(if $(CI),--quiet) --disable-pip-version-check -c constraints.txt
+# The original's numbers that are not in tests/golden, if there are any, and the script that compares with them.
+MRCNN_GOLDEN ?=
+CHECK := $(abspath $(PY)) $(abspath $(MRCNN_GOLDEN))/check.py $(CURDIR) $(abspath $(MRCNN_GOLDEN))
+OTHER_BACKENDS := jax torch
+ON_ALL_BACKENDS := forward_inference_r50.npz training_step_r50.npz model_functions.npz trained_slim/slim_val.npz
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+export KERAS_BACKEND ?= tensorflow
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check long data golden backends lint clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+demo: $(VENV)/.core  ## train a small network on drawn shapes, evaluate it, write pictures to demo/
+	$(PY) samples/shapes/demo.py
+
+test: $(VENV)/.dev lint  ## all tests on TensorFlow, but the long ones
+	$(PY) -m pytest -m "not long and not data and not backend"
+
+check: $(VENV)/.dev lint  ## the quick tests, under 3 minutes
+	$(PY) -m pytest -m "not slow and not long and not data and not backend" -x -q
+
+long: $(VENV)/.dev  ## the tests that take minutes each
+	$(PY) -m pytest -m "long and not data"
+
+data: $(VENV)/.dev  ## the tests on real photos in the folder MRCNN_DATA
+	@test -d "$(MRCNN_DATA)" || { echo "make data: set MRCNN_DATA to the folder of the photos"; exit 2; }
+	$(PY) -m pytest -m data
+
+golden: $(VENV)/.dev  ## compare with all the original's numbers in the folder MRCNN_GOLDEN
+	@test -f "$(MRCNN_GOLDEN)/check.py" || { echo "make golden: set MRCNN_GOLDEN to the folder of check.py"; exit 2; }
+	$(CHECK) --fail-only
+
+backends: $(VENV)/.backends  ## the golden tests on JAX and on torch
+	@set -e; for backend in $(OTHER_BACKENDS); do \
+		echo "--- KERAS_BACKEND=$$backend"; \
+		KERAS_BACKEND=$$backend $(PY) -m pytest -k golden -m "not long and not data" -q; \
+		if [ -f "$(MRCNN_GOLDEN)/check.py" ]; then for numbers in $(ON_ALL_BACKENDS); do \
+			KERAS_BACKEND=$$backend $(CHECK)/$$numbers --fail-only; done; fi; \
+	done
+	$(PY) -m pytest -m "backend and not long and not data" -q
+
+lint: $(VENV)/.dev
+	$(PY) -m ruff check .
+
+clean:  ## remove the virtual environment and what tests and builds left
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.core: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found; name one with: make PYTHON=/path/to/python"; exit 2; }
+	@echo "Setting up $(VENV) with $(PYTHON) (TensorFlow is a download of about 600 MB; once)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(PIP_INSTALL) -e ".[dev,augment]"
+	@touch $@
+
+$(VENV)/.backends: $(VENV)/.dev
+	$(PIP_INSTALL) -e ".[jax,torch]"
+	@touch $@
