@@ -1,0 +1,192 @@
+"""Which images make which batch: order, replacements for images that cannot be used, and the bookkeeping of Keras."""
+
+import itertools
+import threading
+import time
+from collections import OrderedDict
+
+import keras
+import numpy as np
+
+from mrcnn.data.checks import ClassMismatch, NoObjects, Record, image_name
+
+# What a random generator is for; each purpose, pass and position has one of its own.
+_ORDER, _REPLACEMENT, _ITEM = range(3)
+# How many batches `image_ids` and `ready_at` look back.
+_REMEMBERED = 256
+
+
+class Items:
+    """The arrays of single images; each a function of the seed and of a key (pass, position), nothing else.
+
+    Args:
+        dataset: Dataset, prepared.
+        make_arrays: function of (image id, `numpy.random.Generator`) -> (arrays, number of lost objects). It raises
+            `NoObjects` for an image that there is nothing to learn from.
+        seed: int.
+    """
+
+    def __init__(self, dataset, make_arrays, seed):
+        self.dataset, self.seed, self.record = dataset, seed, Record()
+        self._make_arrays = make_arrays
+
+    def order(self, number, shuffle):
+        """The image ids in the order of pass `number`."""
+        ids = np.asarray(self.dataset.image_ids)
+        return self._rng(_ORDER, number).permutation(ids) if shuffle else ids
+
+    def fetch(self, image_id, key, strict=False):
+        """(image id, arrays) of this image or, when it cannot be trained on, of another one."""
+        for attempt, candidate in enumerate(self._candidates(image_id, key)):
+            arrays = self.make(candidate, (*key, attempt), strict)
+            if arrays is not None:
+                return candidate, arrays
+        raise self.nothing_to_train_on()
+
+    def _candidates(self, image_id, key):
+        yield image_id
+        # With few images several tries each: another crop may show an object.
+        others = self._rng(_REPLACEMENT, *key).permutation(self.dataset.image_ids).tolist()
+        yield from itertools.islice(itertools.cycle(others), max(len(others), 50))
+
+    def make(self, image_id, key, strict=False):
+        """The arrays of an image; None if it has no objects or, unless `strict`, cannot be used."""
+        if image_id in self.record.empty:
+            return None
+        self.record.seen(image_id)
+        try:
+            arrays, lost = self._make_arrays(image_id, self._rng(_ITEM, *key))
+        except NoObjects as none:
+            if none.always:
+                self.record.empty.add(image_id)
+            return None
+        except (ClassMismatch, MemoryError):
+            raise
+        except Exception as error:
+            if strict:
+                self._raise_named(error, image_name(self.dataset, image_id))
+            self.record.failed(image_id, self.reference(image_id), error)
+            return None
+        if lost:
+            self.record.lost(lost)
+        return arrays
+
+    @staticmethod
+    def _raise_named(error, where):
+        """Raises the error, as one of a kind that users may expect and with the image in its text."""
+        if isinstance(error, ValueError | FileNotFoundError) and where in str(error):
+            raise error
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(f"{where}: {type(error).__name__}: {error}") from error
+
+    def reference(self, image_id):
+        """What the data set calls the image, or its path and the like."""
+        try:
+            reference = self.dataset.image_reference(image_id)
+        except Exception:  # a slip in a user's method must not hide the error that is to be reported
+            reference = None
+        return str(reference or image_name(self.dataset, image_id))
+
+    def nothing_to_train_on(self):
+        """The error for a data set of which no image can be used."""
+        message = f"none of the {len(self.dataset.image_ids)} images of the data set can be trained on"
+        if self.record.problems:
+            return ValueError(f"{message}; problems:\n{self.record.summary()}")
+        return ValueError(f"{message}: no image has objects (load_mask returns no masks, only crowds, or objects that "
+                          "resizing, cropping or augmentation removed)")
+
+    def _rng(self, *key):
+        return np.random.default_rng((self.seed, *key))
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of items, each a pure function of the seed and its number, so that threads do not matter.
+
+    Args:
+        items: Items.
+        batch_size: int.
+        shuffle: bool, a new order in each pass.
+        workers: int, threads. Keras reads 1 like 0, without threads of its own.
+        queue: int, largest number of batches made in advance.
+
+    Attributes:
+        ready_at: dict, number of a batch -> `time.monotonic()` when it was made, for the latest batches.
+        failure: the exception that ended the making of a batch, or None. Keras may pass it on in another form.
+    """
+
+    def __init__(self, items, batch_size, shuffle, workers, queue):
+        super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=queue)
+        self._items, self.batch_size, self.shuffle = items, int(batch_size), shuffle
+        self.ready_at, self.failure = OrderedDict(), None
+        self._used, self._lock, self._passes = OrderedDict(), threading.Lock(), 0
+
+    def __len__(self):
+        return -(-len(self._items.dataset.image_ids) // self.batch_size)
+
+    def __getitem__(self, index):
+        if not 0 <= index < len(self):
+            raise IndexError(f"there is no batch {index}; the data set has {len(self)}")
+        return self.batch(self._passes * len(self) + index)
+
+    def on_epoch_end(self):
+        """Goes on to the next pass."""
+        self._passes += 1
+
+    @property
+    def problems(self):
+        """List of (image reference, error text) of the images that could not be used."""
+        return list(self._items.record.problems)
+
+    def batch(self, k, strict=False):
+        """Makes the k-th batch ever: batch k % len of pass k // len.
+
+        Args:
+            k: int.
+            strict: bool, raise when an image cannot be used, instead of taking another.
+
+        Returns:
+            `(inputs,)` or `(inputs, outputs)`, tuples of arrays.
+
+        Raises:
+            ValueError, FileNotFoundError: an image cannot be used (`strict`), too many could not, or none has objects.
+        """
+        try:
+            image_ids, arrays = zip(*self._gather(k, strict))
+            inputs, outputs = stack(arrays)
+        except Exception as error:
+            self.failure = error
+            raise
+        # Where no image was scaled the meta data are whole numbers, but Keras wants one dtype in all batches.
+        inputs = (inputs[0], inputs[1].astype(np.float64), *inputs[2:])
+        with self._lock:
+            for memory, value in ((self._used, image_ids), (self.ready_at, time.monotonic())):
+                memory[k] = value
+                while len(memory) > _REMEMBERED:
+                    memory.popitem(last=False)
+        return (inputs, outputs) if outputs else (inputs,)
+
+    def _gather(self, k, strict):
+        """[(image id, arrays)] of batch k."""
+        return [self._items.fetch(image_id, key, strict) for image_id, key in self._planned(k)]
+
+    def _planned(self, k):
+        """[(image id, key)] that batch k is to have; the last batch of a pass may be smaller."""
+        number, index = divmod(k, len(self))
+        order = self._items.order(number, self.shuffle)
+        places = range(index * self.batch_size, min((index + 1) * self.batch_size, len(order)))
+        return [(int(order[place]), (number, place)) for place in places]
+
+    def check_first_batch(self):
+        """Makes the first batch, so that errors in the data show at once and name the image; returns it."""
+        return self.batch(0, strict=True)
+
+    def image_ids(self, k):
+        """[(image id, reference)] of the images that batch k has."""
+        if k not in self._used:
+            self.batch(k)
+        return [(image_id, self._items.reference(image_id)) for image_id in self._used[k]]
+
+
+def stack(items):
+    """(inputs, outputs) of a batch from the (inputs, outputs) of its images."""
+    return tuple(tuple(np.stack(arrays) for arrays in zip(*part)) for part in zip(*items))

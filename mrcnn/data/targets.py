@@ -1,0 +1,199 @@
+"""Training targets made on the host: which anchors the RPN learns from, and regions for training the heads alone.
+
+Where a function takes `rng`, it is a `numpy.random.Generator`; without one numpy's global generator draws, as ever.
+"""
+
+import numpy as np
+
+from mrcnn.geometry.boxes import box_refinement, compute_iou, compute_overlaps
+from mrcnn.geometry.images import resize
+from mrcnn.geometry.masks import expand_mask
+
+# Faster R-CNN, section 3.1.2: intersection over union from which an anchor is an object, and below which it is none.
+RPN_POSITIVE_IOU, RPN_NEGATIVE_IOU = 0.7, 0.3
+# The same for a region, Mask R-CNN, section 3.1.
+ROI_IOU = 0.5
+# What touches a crowd more than this is never background: the crowd may hide an object there.
+CROWD_IOU = 0.001
+# Share of random regions that are drawn around objects.
+NEAR_OBJECTS = 0.9
+
+
+def build_rpn_targets(image_shape, anchors, gt_class_ids, gt_boxes, anchors_per_image, std_dev, rng=None):
+    """Matches anchors with objects and says how each matched anchor should move (Faster R-CNN, section 3.1.2).
+
+    Args:
+        image_shape: [H, W, channels]; not used.
+        anchors: [anchors, (y1, x1, y2, x2)] number, pixels.
+        gt_class_ids: [N] int, negative for crowds. There may be no objects at all.
+        gt_boxes: [N, (y1, x1, y2, x2)] int, pixels.
+        anchors_per_image: int, how many anchors are trained on; at most half of them are positive.
+        std_dev: [4] float, units of the deltas.
+        rng: see the top of this file.
+
+    Returns:
+        rpn_match: [anchors] int32, 1 positive, -1 negative, 0 neutral.
+        rpn_bbox: [anchors_per_image, (dy, dx, log(dh), log(dw))] float64 in units of `std_dev`, for the positive
+            anchors in their order; rows of zeros fill the end.
+    """
+    rng = rng or np.random
+    anchors, gt_class_ids, gt_boxes = np.asarray(anchors), np.asarray(gt_class_ids), np.asarray(gt_boxes)
+    objects = gt_boxes[gt_class_ids > 0]
+    best_object, best_iou, forced = _match_anchors(anchors, objects)
+    _, crowd_iou, _ = _match_anchors(anchors, gt_boxes[gt_class_ids < 0])
+
+    rpn_match = np.zeros(len(anchors), np.int32)
+    rpn_match[(best_iou < RPN_NEGATIVE_IOU) & (crowd_iou < CROWD_IOU)] = -1
+    rpn_match[forced | (best_iou >= RPN_POSITIVE_IOU)] = 1
+    _thin_out(rpn_match, 1, anchors_per_image // 2, rng)
+    _thin_out(rpn_match, -1, anchors_per_image - np.count_nonzero(rpn_match == 1), rng)
+
+    rpn_bbox = np.zeros((anchors_per_image, 4))
+    positive = np.flatnonzero(rpn_match == 1)
+    # An anchor that is forced to stand for one object learns to move to the object that it covers best, as ever.
+    deltas = box_refinement(anchors[positive], objects[best_object[positive]])
+    rpn_bbox[: len(positive)] = deltas / np.asarray(std_dev)
+    return rpn_match, rpn_bbox
+
+
+def _match_anchors(anchors, boxes):
+    """For each anchor: its best box, their IoU, and whether no anchor covers one of the boxes better.
+
+    One pass per box: the table of all anchors times all boxes would take hundreds of megabytes.
+    """
+    best_box, best_iou = np.zeros(len(anchors), np.intp), np.zeros(len(anchors))
+    forced = np.zeros(len(anchors), bool)
+    areas = np.prod(anchors[:, 2:] - anchors[:, :2], axis=1)
+    for i, box in enumerate(boxes):
+        iou = compute_iou(box, anchors, np.prod(box[2:] - box[:2]), areas)
+        best_box[iou > best_iou] = i
+        best_iou = np.maximum(best_iou, iou)
+        # A box that no anchor touches at all would otherwise tie for all anchors of the image.
+        forced |= (iou == iou.max(initial=0)) & (iou > 0)
+    return best_box, best_iou, forced
+
+
+def _thin_out(rpn_match, value, limit, rng):
+    """Sets random anchors of this value to neutral until at most `limit` are left."""
+    found = np.flatnonzero(rpn_match == value)
+    if len(found) > limit:
+        rpn_match[rng.choice(found, len(found) - limit, replace=False)] = 0
+
+
+def build_detection_targets(
+    rpn_rois, gt_class_ids, gt_boxes, gt_masks, num_classes, rois_per_image, positive_ratio, std_dev, mask_shape,
+    image_shape=None, rng=None,
+):  # fmt: skip
+    """Picks regions to train the heads on, and their targets; what `DetectionTargetLayer` does within the network.
+
+    It is for training or debugging the heads without the RPN. Unlike in the layer, missing regions are made up for by
+    repeating others, and mask targets are not rounded.
+
+    Args:
+        rpn_rois: [N, (y1, x1, y2, x2)] int, pixels.
+        gt_class_ids: [instances] int; only those above 0 count.
+        gt_boxes: [instances, (y1, x1, y2, x2)] int, pixels.
+        gt_masks: [H, W, instances] bool; mini masks where `image_shape` is given.
+        num_classes: int, background included.
+        rois_per_image: int, number of regions to return.
+        positive_ratio: float, largest share of them that are objects.
+        std_dev: [4] float, units of the deltas.
+        mask_shape: (height, width) of the mask targets.
+        image_shape: (H, W, ...) of the image, if the masks are mini masks.
+        rng: see the top of this file.
+
+    Returns:
+        rois: [rois_per_image, (y1, x1, y2, x2)] int32, pixels; objects come first.
+        class_ids: [rois_per_image] int32, 0 for background.
+        bboxes: [rois_per_image, num_classes, (dy, dx, log(dh), log(dw))] float32 in units of `std_dev`; zeros but for
+            the region's class.
+        masks: [rois_per_image, height, width, num_classes] float32, 0..1; zeros but for the region's class.
+
+    Raises:
+        ValueError: there are no regions, no objects, or no region that is clearly object or background.
+    """
+    rng = rng or np.random
+    rpn_rois, instances = np.asarray(rpn_rois), np.flatnonzero(np.asarray(gt_class_ids) > 0)
+    if len(rpn_rois) == 0 or len(instances) == 0:
+        raise ValueError(
+            f"rpn_rois and gt_class_ids need at least one region and one object; received {len(rpn_rois)} regions and "
+            f"class ids {np.asarray(gt_class_ids).tolist()}"
+        )
+    overlaps = compute_overlaps(rpn_rois, gt_boxes[instances])
+    positive, negative = _pick_rois(overlaps.max(axis=1), rois_per_image, positive_ratio, rng)
+    kept = np.concatenate([positive, negative])
+    if len(kept) == 0:
+        raise ValueError(f"none of the {len(rpn_rois)} regions in rpn_rois is clearly an object or background")
+    if len(kept) < rois_per_image:
+        kept = np.concatenate([kept, rng.choice(kept, rois_per_image - len(kept), replace=True)])
+
+    rois = rpn_rois[kept].astype(np.int32)
+    matched = instances[overlaps.argmax(axis=1)[kept]]
+    is_object = np.isin(kept, positive)
+    class_ids = np.where(is_object, gt_class_ids[matched], 0).astype(np.int32)
+    rows, labels, matched = np.flatnonzero(is_object), class_ids[is_object], matched[is_object]
+
+    bboxes = np.zeros((rois_per_image, num_classes, 4), np.float32)
+    bboxes[rows, labels] = box_refinement(rois[rows], gt_boxes[matched]) / np.asarray(std_dev)
+    masks = np.zeros((rois_per_image, *mask_shape, num_classes), np.float32)
+    for row, label, instance in zip(rows, labels, matched):
+        mask = gt_masks[..., instance]
+        if image_shape is not None:
+            mask = expand_mask(gt_boxes[[instance]], mask[..., None], image_shape)[..., 0]
+        y1, x1, y2, x2 = rois[row]
+        masks[row, :, :, label] = resize(mask[y1:y2, x1:x2], mask_shape)
+    return rois, class_ids, bboxes, masks
+
+
+def _pick_rois(iou, count, positive_ratio, rng):
+    """Indices of object and of background regions, at most `count` together."""
+
+    def at_most(limit, found):
+        return rng.choice(found, limit, replace=False) if len(found) > limit else found
+
+    positive = at_most(int(count * positive_ratio), np.flatnonzero(iou > ROI_IOU))
+    return positive, at_most(count - len(positive), np.flatnonzero(iou < ROI_IOU))
+
+
+def generate_random_rois(image_shape, count, gt_class_ids, gt_boxes, rng=None):
+    """Draws regions to train the heads on without an RPN: nine of ten around objects, the others anywhere.
+
+    Args:
+        image_shape: [H, W, channels].
+        count: int, number of regions.
+        gt_class_ids: [N] int; rows of class 0 are padding.
+        gt_boxes: [N, (y1, x1, y2, x2)] int, pixels.
+        rng: see the top of this file.
+
+    Returns:
+        [count, (y1, x1, y2, x2)] int32, pixels, none without area.
+
+    Raises:
+        ValueError: the image has a side of less than two pixels, or a box lies outside of it.
+    """
+    rng, (height, width) = rng or np.random, image_shape[:2]
+    boxes = np.asarray(gt_boxes)[np.asarray(gt_class_ids) != 0]
+    per_box = int(NEAR_OBJECTS * count / max(len(boxes), 1))
+    rois = []
+    for y1, x1, y2, x2 in boxes:
+        # Up to one size of the object away from it.
+        h, w = max(y2 - y1, 1), max(x2 - x1, 1)
+        ys = _random_spans(max(y1 - h, 0), min(y2 + h, height), per_box, rng)
+        xs = _random_spans(max(x1 - w, 0), min(x2 + w, width), per_box, rng)
+        rois.append(np.stack([ys, xs], axis=2).reshape(-1, 4))
+    rest = count - per_box * len(boxes)
+    anywhere = [_random_spans(0, side, rest, rng) for side in (height, width)]
+    rois.append(np.stack(anywhere, axis=2).reshape(-1, 4))
+    return np.concatenate(rois).astype(np.int32)
+
+
+def _random_spans(low, high, count, rng):
+    """[count, (start, end)] of whole numbers in [low, high), start below end."""
+    if high - low < 2:
+        raise ValueError(f"no room for random regions in pixels {low} to {high}: does the box lie within the image?")
+    draw = getattr(rng, "integers", None) or rng.randint
+    spans = np.zeros((0, 2), int)
+    while len(spans) < count:
+        drawn = draw(low, high, (2 * count, 2))
+        spans = np.concatenate([spans, drawn[drawn[:, 0] != drawn[:, 1]]])
+    return np.sort(spans[:count], axis=1)
