@@ -1,0 +1,151 @@
+"""What happens after each batch and each epoch of a training: checkpoints, logs, and a stop when a loss breaks."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+
+import keras
+import numpy as np
+
+from mrcnn.engine.checkpoints import save_optimizer, training_stage
+from mrcnn.engine.weights import save_weights
+
+
+def optimizer_path(checkpoint):
+    """Path of the optimizer's state that belongs to a checkpoint `mask_rcnn_{name}_{epoch:04d}.h5`."""
+    folder, name = os.path.split(checkpoint)
+    return os.path.join(folder, f"optimizer_{name.rsplit('_', 1)[-1]}")
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves weights and optimizer after every epoch, each file as a whole or not at all.
+
+    Args:
+        path: of the weights file, with `{epoch:04d}`; the first epoch is 1.
+        epoch: epochs done before.
+
+    Attributes:
+        epoch: epochs done at the newest checkpoint.
+        last: path of the newest checkpoint, or None.
+    """
+
+    def __init__(self, path, epoch=0):
+        super().__init__()
+        self.path = path
+        self.epoch = epoch
+
+    @property
+    def last(self):
+        path = self.path.format(epoch=self.epoch)
+        return path if os.path.exists(path) else None
+
+    def on_epoch_end(self, epoch, logs=None):
+        broken = [w.path for w in self.model.weights if not np.isfinite(keras.ops.convert_to_numpy(w)).all()]
+        if broken:
+            raise FloatingPointError(
+                f"Training stopped after epoch {epoch + 1}: {len(broken)} weights are not finite any more, among them "
+                f"{', '.join(broken[:3])}. {advice(self.last)}"
+            )
+        path = self.path.format(epoch=epoch + 1)
+        optimizer = self.model.optimizer
+        # the weights come second: whoever finds them finds the optimizer's state too
+        save_optimizer(optimizer, optimizer_path(path), training_stage(optimizer, self.model.trainable_variables))
+        save_weights(self.model, path)
+        self.epoch = epoch + 1
+
+
+class NonFiniteGuard(keras.callbacks.Callback):
+    """Stops a training at the first batch with a loss that is not finite.
+
+    Args:
+        image_ids: function of (epoch, step) -> [(image id, reference)] of that batch.
+        checkpoint: the `Checkpoint` whose last file is good.
+    """
+
+    def __init__(self, image_ids, checkpoint):
+        super().__init__()
+        self.image_ids = image_ids
+        self.checkpoint = checkpoint
+        self.epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        broken = {name: float(value) for name, value in (logs or {}).items() if not np.isfinite(float(value))}
+        if not broken:
+            return
+        if len(broken) > 1:
+            broken.pop("loss", None)  # the sum follows its parts
+        losses = ", ".join(f"{name} is {value}" for name, value in broken.items())
+        images = ", ".join(f"{image_id} ({reference})" for image_id, reference in self.image_ids(self.epoch, batch))
+        raise FloatingPointError(
+            f"Training stopped in epoch {self.epoch + 1}, step {batch + 1}: {losses}. Images of that batch: {images}. "
+            f"{advice(self.checkpoint.last)}"
+        )
+
+
+def advice(checkpoint):
+    """What to do when a training has diverged."""
+    return (
+        "Look at these images and their boxes, or use a lower learning rate or GRADIENT_CLIP_NORM. "
+        + (f"The last good checkpoint is {checkpoint}." if checkpoint else "There is no checkpoint of this run yet.")
+    )
+
+
+class DataWait(keras.callbacks.Callback):
+    """Adds `data_wait` to the logs of an epoch: the share of the time, in percent, that steps waited for their batch.
+
+    A step waits from the end of the step before it until its own batch is ready.
+
+    Args:
+        ready_at: function of (epoch, step) -> time.monotonic() when that batch was ready, or None.
+    """
+
+    def __init__(self, ready_at):
+        super().__init__()
+        self.ready_at = ready_at
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+        self.begin = self.end = time.monotonic()
+        self.waited = 0.0
+
+    def on_train_batch_end(self, batch, logs=None):
+        ready = self.ready_at(self.epoch, batch)
+        if ready is not None:
+            self.waited += max(0.0, ready - self.end)
+        self.end = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs["data_wait"] = round(100 * self.waited / max(self.end - self.begin, 1e-9), 2)
+
+
+class EpochStart(keras.callbacks.Callback):
+    """Calls a function with the number of epochs done when an epoch begins."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.function(epoch)
+
+
+def tensorboard(log_dir):
+    """Keras' TensorBoard callback in a list, or an empty list with a printed reason."""
+    if keras.backend.backend() != "tensorflow":
+        print("TensorBoard logs are written on the TensorFlow backend only; see log.csv")
+    elif importlib.util.find_spec("tensorboard") is None:
+        print("TensorBoard logs are not written: `pip install tensorboard`; see log.csv")
+    else:
+        return [keras.callbacks.TensorBoard(log_dir=log_dir, write_graph=False)]
+    return []
+
+
+def log_files(log_dir):
+    """The callbacks that write log.csv, which a resumed run goes on with, and TensorBoard's files."""
+    return [keras.callbacks.CSVLogger(os.path.join(log_dir, "log.csv"), append=True), *tensorboard(log_dir)]

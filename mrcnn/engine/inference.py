@@ -1,0 +1,244 @@
+"""From photos of any size to batches, and from the network's rows back to objects in each photo's own pixels."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from mrcnn.engine.inspect import log
+from mrcnn.geometry.boxes import denorm_boxes, norm_boxes
+from mrcnn.geometry.images import compose_image_meta, mold_image, resize_image, standardize_image
+from mrcnn.geometry.masks import unmold_mask
+
+
+class Molded(NamedTuple):
+    """One image on its way through the network.
+
+    Attributes:
+        original_shape: (height, width, channels) of the user's image.
+        image: [H, W, channels] float, resized and padded, without the mean pixel.
+        meta: [12 + classes] number, see `compose_image_meta`.
+        window: (y1, x1, y2, x2) pixels of `image` that are no padding.
+    """
+
+    original_shape: tuple
+    image: np.ndarray
+    meta: np.ndarray
+    window: tuple
+
+
+def check_images(images):
+    """Makes sure that `images` is a sequence of images and not one image, a path or a generator.
+
+    Raises:
+        ValueError: naming what was received and what to pass.
+    """
+    if isinstance(images, (str, bytes, os.PathLike)):
+        raise ValueError(f"images must be a list of arrays; received the path {images!r}. Read it first, for instance "
+                         f"with skimage.io.imread, and pass [image]")
+    if isinstance(images, np.ndarray) and images.ndim in (2, 3):
+        raise ValueError(f"images must be a list of arrays; received one array of shape {images.shape}. Pass [image]")
+    if not isinstance(images, (list, tuple, np.ndarray)) or (isinstance(images, np.ndarray) and images.ndim != 4):
+        raise ValueError(f"images must be a list of arrays [height, width, channels]; received {type(images).__name__}")
+
+
+def mold(image, config, where="image"):
+    """Resizes one image as the config says and subtracts the mean pixel.
+
+    Args:
+        image: [H, W, channels] or [H, W]; see `standardize_image`.
+        config: Config.
+        where: what the image is called in messages.
+
+    Returns:
+        `Molded`.
+
+    Raises:
+        ValueError: the image cannot be read as one, or the network cannot take its size.
+    """
+    if isinstance(image, (str, bytes, os.PathLike)):
+        raise ValueError(f"{where}: expected an array [height, width, channels], received the path {image!r}. Read it "
+                         f"first, for instance with skimage.io.imread")
+    image = standardize_image(image, config.IMAGE_CHANNEL_COUNT, where)
+    molded, window, scale, _, _ = resize_image(
+        image, config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM, config.IMAGE_MIN_SCALE, config.IMAGE_RESIZE_MODE
+    )
+    unit = int(config.BACKBONE_STRIDES[-2])
+    if molded.shape[0] % unit or molded.shape[1] % unit:
+        raise ValueError(f"{where}: the network takes sides that are multiples of {unit} pixels, not "
+                         f"{molded.shape[0]} x {molded.shape[1]} as IMAGE_RESIZE_MODE = {config.IMAGE_RESIZE_MODE!r} "
+                         "made it. Use 'square' or 'pad64'")
+    no_classes = np.zeros(config.NUM_CLASSES, np.int32)
+    meta = compose_image_meta(0, image.shape, molded.shape, window, scale, no_classes)
+    return Molded(image.shape, mold_image(molded, config.MEAN_PIXEL), meta, window)
+
+
+def mold_inputs(images, config):
+    """Molds images that come out equally large into one batch.
+
+    Args:
+        images: list of [H, W, channels] arrays, see `standardize_image`.
+        config: Config.
+
+    Returns:
+        molded_images: [batch, H, W, channels] float64.
+        image_metas: [batch, 12 + classes] float64.
+        windows: [batch, (y1, x1, y2, x2)] int, pixels of the molded images.
+
+    Raises:
+        ValueError: there is no image, an image cannot be used, or they come out in different sizes.
+    """
+    check_images(images)
+    if len(images) == 0:
+        raise ValueError("images is empty: a batch needs one image at least")
+    molded = [mold(image, config, f"images[{index}]") for index, image in enumerate(images)]
+    shapes = {m.image.shape for m in molded}
+    if len(shapes) > 1:
+        raise ValueError("images of different sizes cannot share a batch: with IMAGE_RESIZE_MODE = "
+                         f"{config.IMAGE_RESIZE_MODE!r} these become {sorted(shapes)}. Mold them one at a time, or "
+                         "call detect(), which takes any mixture")
+    return (
+        np.stack([m.image for m in molded]),
+        np.stack([m.meta for m in molded]),
+        np.stack([m.window for m in molded]),
+    )
+
+
+def detect(images, config, predict, verbose=0):
+    """Detects objects in images of any number and size.
+
+    Images are molded one by one and run as soon as a batch of one molded size is full, so that memory stays bounded.
+
+    Args:
+        images: list of [H, W, channels] arrays.
+        config: Config.
+        predict: function of molded images and metas (lists) that returns detections and masks, see `in_batches`.
+        verbose: 1 prints what goes in.
+
+    Returns:
+        list of dicts as `to_result`, in the order of `images`.
+
+    Raises:
+        ValueError: `images` is no list of images, or one of them cannot be used.
+    """
+    check_images(images)
+    if verbose:
+        print(f"Processing {len(images)} images")
+    results, pending = [None] * len(images), {}
+
+    def run(group):
+        detections, masks = predict([m.image for _, m in group], [m.meta for _, m in group])
+        for (index, molded), rows, planes in zip(group, detections, masks, strict=True):
+            shapes = molded.original_shape, molded.image.shape
+            results[index] = to_result(*unmold_detections(rows, planes, *shapes, molded.window))
+
+    for index, image in enumerate(images):
+        molded = mold(image, config, f"images[{index}]")
+        if verbose:
+            log("image", image)
+        group = pending.setdefault(molded.image.shape, [])
+        group.append((index, molded))
+        if len(group) == config.BATCH_SIZE:
+            run(pending.pop(molded.image.shape))
+    for group in pending.values():
+        run(group)
+    return results
+
+
+def detect_molded(molded_images, image_metas, predict, verbose=0):
+    """Detects objects in images that are molded already; results are in pixels of the molded images.
+
+    Args:
+        molded_images: [batch, H, W, channels] float, or a list of images of one shape.
+        image_metas: [batch, 12 + classes] number.
+        predict: see `detect`.
+        verbose: 1 prints what goes in.
+
+    Returns:
+        list of dicts as `to_result`.
+
+    Raises:
+        ValueError: images and metas differ in number, or the images in shape.
+    """
+    shapes = {np.shape(image) for image in molded_images}
+    if len(molded_images) != len(image_metas) or len(shapes) > 1:
+        raise ValueError(f"molded_images and image_metas must be as many, and the images of one shape; received "
+                         f"{len(molded_images)} images of {sorted(shapes)} and {len(image_metas)} metas")
+    if verbose:
+        print(f"Processing {len(molded_images)} images")
+        for image in molded_images:
+            log("image", np.asarray(image))
+    if len(molded_images) == 0:
+        return []
+    shape = shapes.pop()
+    detections, masks = predict(list(molded_images), list(image_metas))
+    window = (0, 0, *shape[:2])
+    return [
+        to_result(*unmold_detections(rows, planes, shape, shape, window))
+        for rows, planes in zip(detections, masks, strict=True)
+    ]
+
+
+def in_batches(images, metas, batch_size, run):
+    """Runs a function of full batches on any number of images; the last batch is filled up with its last image.
+
+    A batch of another length would be traced anew.
+
+    Args:
+        images: list of [H, W, channels] arrays of one shape.
+        metas: list of [12 + classes] arrays.
+        batch_size: images per call.
+        run: function of float32 images and metas, [batch_size, ...], that returns a tuple of arrays.
+
+    Returns:
+        tuple of arrays, the results of `run` joined, [len(images), ...].
+    """
+    parts = []
+    for start in range(0, len(images), batch_size):
+        rows = [min(start + k, len(images) - 1) for k in range(batch_size)]
+        batch = (np.stack([list_[row] for row in rows]).astype(np.float32) for list_ in (images, metas))
+        used = min(batch_size, len(images) - start)
+        parts.append([np.asarray(result)[:used] for result in run(*batch)])
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def to_result(boxes, class_ids, scores, masks):
+    """The dict that `detect` returns: `rois`, `class_ids`, `scores`, `masks`."""
+    return {"rois": boxes, "class_ids": class_ids, "scores": scores, "masks": masks}
+
+
+def unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape, window):
+    """Turns the network's rows for one image into boxes and masks in the pixels of the original image.
+
+    Args:
+        detections: [N, (y1, x1, y2, x2, class_id, score)] float, normalized; the first class 0 ends the list.
+        mrcnn_mask: [N, height, width, classes] float, probabilities.
+        original_image_shape: (H, W, channels) before resizing.
+        image_shape: (H, W, channels) after resizing and padding.
+        window: (y1, x1, y2, x2) pixels of the resized image that are no padding.
+
+    Returns:
+        boxes: [M, (y1, x1, y2, x2)] int32, pixels.
+        class_ids: [M] int32.
+        scores: [M] float32.
+        masks: [H, W, M] bool.
+    """
+    detections = np.asarray(detections)
+    ends = np.flatnonzero(detections[:, 4] == 0)
+    count = ends[0] if len(ends) else len(detections)
+    class_ids = detections[:count, 4].astype(np.int32)
+
+    y1, x1, y2, x2 = norm_boxes(np.asarray(window), image_shape[:2])
+    shift, scale = np.array([y1, x1, y1, x1]), np.array([y2 - y1, x2 - x1, y2 - y1, x2 - x1])
+    boxes = denorm_boxes((detections[:count, :4] - shift) / scale, original_image_shape[:2])
+
+    kept = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
+    planes = np.asarray(mrcnn_mask)[kept, :, :, class_ids[kept]]
+    masks = np.zeros((len(kept), *original_image_shape[:2]), bool)
+    for mask, plane, box in zip(masks, planes, boxes[kept], strict=True):
+        mask[:] = unmold_mask(plane, box, original_image_shape)
+    scores = detections[kept, 5].astype(np.float32)
+    # a view: each mask lies in one piece, which is how masks are read
+    return boxes[kept], class_ids[kept], scores, masks.transpose(1, 2, 0)

@@ -1,0 +1,399 @@
+"""Class MaskRCNN: one object that builds, loads, trains and detects."""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import os
+import threading
+
+import keras
+import numpy as np
+
+from mrcnn.data import loader
+from mrcnn.engine import callbacks, inference, training, weights
+from mrcnn.engine.checkpoints import load_optimizer, training_stage
+from mrcnn.engine.inspect import Inspector, log
+from mrcnn.geometry.boxes import norm_boxes
+from mrcnn.network.assemble import build_model, config_anchors
+
+MODES = ("training", "inference")
+_CACHED_SHAPES = 16  # anchors of more image shapes than these are made anew
+
+
+class MaskRCNN:
+    """A Mask R-CNN model (He et al. 2017) for training or for detection.
+
+    Args:
+        mode: "training" or "inference".
+        config: an instance of a class derived from Config.
+        model_dir: folder of the training runs; each makes a folder `{name}{YYYYMMDD}T{HHMM}` in it.
+
+    Attributes:
+        mode, config, model_dir: as given.
+        keras_model: the keras.Model; its layers have the original's names.
+        epoch: epochs done.
+        log_dir: folder of this run; it is made by the first `train`.
+        checkpoint_path: path of the weights files, with `{epoch:04d}`.
+
+    Raises:
+        ValueError: unknown mode, or settings that are impossible.
+    """
+
+    def __init__(self, mode, config, model_dir):
+        if mode not in MODES:
+            close = difflib.get_close_matches(str(mode).lower(), MODES, n=1)
+            raise ValueError(f"mode must be one of {MODES}; received {mode!r}."
+                             + (f" Did you mean {close[0]!r}?" if close else ""))
+        config.check_model()
+        training.check_devices(config.GPU_COUNT)
+        self.mode = mode
+        self.config = config
+        self.model_dir = os.fspath(model_dir)
+        self.set_log_dir()
+        self.keras_model = self.build(mode, config)
+        self._anchor_cache = {}
+        self._anchor_shape = tuple(config.IMAGE_SHAPE)
+        self._inspector = Inspector(self.keras_model)
+        self._running = threading.Lock()
+        self._resume_from = None
+
+    def build(self, mode, config):
+        """Builds the Keras model; called by the constructor.
+
+        Returns:
+            keras.Model named `mask_rcnn`.
+        """
+        if config.SEED is not None:
+            keras.utils.set_random_seed(config.SEED)
+        return build_model(mode, config)
+
+    # ---- weights and folders
+
+    def find_last(self):
+        """Finds the last whole checkpoint of the newest run in `model_dir`.
+
+        Returns:
+            Path of the weights file.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        return weights.find_last(self.model_dir, self.config.NAME)
+
+    def load_weights(self, filepath, by_name=False, exclude=None, skip_mismatch=False):
+        """Loads weights, and goes on with the run that they are a checkpoint of.
+
+        Args:
+            filepath: of an .h5 file of this package, of the original, or of an ImageNet backbone.
+            by_name: match layers by name, not by their order in the file.
+            exclude: list of names of layers to leave alone, or "heads" for those that depend on the number of classes.
+            skip_mismatch: leave arrays of another shape alone instead of raising an error.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged or does not fit; says what to do.
+        """
+        weights.load_weights(self.keras_model, filepath, by_name, exclude, skip_mismatch)
+        self.set_log_dir(filepath)
+        is_resumed = self.epoch > 0 and not exclude and not skip_mismatch
+        self._resume_from = os.fspath(filepath) if is_resumed else None
+
+    def get_imagenet_weights(self):
+        """Downloads the ImageNet weights of the configured backbone, unless Keras has them.
+
+        Returns:
+            Path for `load_weights(path, by_name=True)`.
+
+        Raises:
+            ValueError: there are none for this backbone.
+            ConnectionError: they cannot be fetched.
+        """
+        return weights.imagenet_weights(self.config.BACKBONE)
+
+    def set_log_dir(self, model_path=None):
+        """Names the folder of the run and the number of epochs done, without touching the disk.
+
+        Args:
+            model_path: path of a checkpoint, whose run is continued; of anything else, or None, for a new run.
+        """
+        name = self.config.NAME.lower()
+        resumed = weights.parse_checkpoint(model_path) if model_path else None
+        started, self.epoch = resumed or (datetime.datetime.now(), 0)
+        self._started, self._has_folder = started, resumed is not None
+        self.log_dir = os.path.join(self.model_dir, f"{name}{started:%Y%m%dT%H%M}")
+        self.checkpoint_path = os.path.join(self.log_dir, f"mask_rcnn_{name}_{{epoch:04d}}.h5")
+
+    def _make_log_dir(self):
+        """Makes the folder of the run; a new run takes the next minute that no other run has."""
+        os.makedirs(self.model_dir, exist_ok=True)
+        while not self._has_folder:
+            try:
+                os.mkdir(self.log_dir)
+                self._has_folder = True
+            except FileExistsError:
+                self._started += datetime.timedelta(minutes=1)
+                folder = f"{self.config.NAME.lower()}{self._started:%Y%m%dT%H%M}"
+                self.log_dir = os.path.join(self.model_dir, folder)
+                self.checkpoint_path = os.path.join(self.log_dir, os.path.basename(self.checkpoint_path))
+        os.makedirs(self.log_dir, exist_ok=True)
+
+    # ---- training
+
+    def set_trainable(self, layer_regex, keras_model=None, indent=0, verbose=1):
+        """Lets the layers train whose whole name fits a regular expression, and freezes the others.
+
+        Args:
+            layer_regex: regular expression.
+            keras_model: the model to set; this one's by default.
+            indent: blanks before printed lines.
+            verbose: 1 prints the layers that train.
+        """
+        training.set_trainable(keras_model or self.keras_model, layer_regex, indent, verbose)
+
+    def find_trainable_layer(self, layer):
+        """The layer that holds the weights: the one inside, for a wrapper such as TimeDistributed."""
+        return self.find_trainable_layer(layer.layer) if isinstance(layer, keras.layers.Wrapper) else layer
+
+    def get_trainable_layers(self):
+        """All layers of the model that have weights, as a list; `rpn_model` counts as one."""
+        return [layer for layer in map(self.find_trainable_layer, self.keras_model.layers) if layer.weights]
+
+    def compile(self, learning_rate, momentum):
+        """Prepares the model for training with SGD and the config's clipping; what trains now enters the weight decay.
+
+        Args:
+            learning_rate: float, or a Keras LearningRateSchedule.
+            momentum: float.
+
+        Raises:
+            ValueError: the model is for inference, or the learning rate is impossible.
+        """
+        self._require("training")
+        optimizer = training.make_optimizer(learning_rate, momentum, self.config.GRADIENT_CLIP_NORM)
+        self.keras_model.compile(optimizer=optimizer)
+
+    def train(self, train_dataset, val_dataset, learning_rate, epochs, layers, augmentation=None, custom_callbacks=None,
+              no_augmentation_sources=None):
+        """Trains up to a total number of epochs; a resumed run does those that are left.
+
+        Args:
+            train_dataset: prepared Dataset.
+            val_dataset: prepared Dataset, or None for no validation.
+            learning_rate: float, or a Keras LearningRateSchedule.
+            epochs: total number of epochs, those already done included.
+            layers: "heads", "3+", "4+", "5+" (that stage of the backbone and all above), "all", or a regular expression
+                of layer names.
+            augmentation: imgaug augmenter, albumentations transform or callable; see the documentation of the data.
+            custom_callbacks: list of keras.callbacks.Callback, run after the built-in ones.
+            no_augmentation_sources: list of sources whose images are never augmented.
+
+        Raises:
+            ValueError: the model is for inference, an argument is misspelt, or the data does not fit.
+            FloatingPointError: a loss is not finite; names the loss, the images and the last good checkpoint.
+            MemoryError: the device has too little memory.
+        """
+        self._require("training")
+        regex = training.layer_regex(layers, self.keras_model)
+        if epochs <= self.epoch:
+            print(f"Nothing left to do: {self.epoch} epochs are done, and epochs = {epochs} is the total.")
+            return
+        stream, validation = self._data(train_dataset, val_dataset, augmentation, no_augmentation_sources)
+        self._make_log_dir()
+        self.set_trainable(regex)
+        self.compile(learning_rate, self.config.LEARNING_MOMENTUM)
+        self._announce(learning_rate, epochs)
+        self._restore_optimizer()
+        self._fit(stream, validation, epochs, custom_callbacks)
+        for reference, problem in stream.problems:
+            print(f"Left out: {reference}: {problem}")
+
+    def _data(self, train_dataset, val_dataset, augmentation, no_augmentation_sources):
+        """The batches to train and to validate on; the first of each is made, so that errors in the data show now."""
+        config = self.config
+        loader.check_dataset(train_dataset, config, "the training data set")
+        rois = 0 if config.USE_RPN_ROIS else config.POST_NMS_ROIS_TRAINING
+        stream = loader.TrainingStream(
+            train_dataset, config, augmentation=augmentation, random_rois=rois,
+            no_augmentation_sources=no_augmentation_sources, start=self.epoch * config.STEPS_PER_EPOCH,
+        )  # fmt: skip
+        stream.check_first_batch()
+        if val_dataset is None:
+            return stream, None
+        loader.check_dataset(val_dataset, config, "the validation data set")
+        validation = loader.ValidationData(val_dataset, config, random_rois=rois)
+        validation.check_first_batch()
+        return stream, validation
+
+    def _announce(self, learning_rate, epochs):
+        if self.epoch:
+            print(f"Resuming at epoch {self.epoch + 1} of {epochs}. ", end="")
+        print(f"Start epoch: {self.epoch}, learning rate: {learning_rate}")
+        print(f"Checkpoint path: {self.checkpoint_path}")
+        if seconds := training.tracing_seconds(self.keras_model):
+            print(f"Tracing the graph, this takes about {seconds} s", flush=True)
+
+    def _restore_optimizer(self):
+        """Gives a run that was resumed from disk its momentum back; a new stage starts with none."""
+        if not self._resume_from:
+            return
+        optimizer, variables = self.keras_model.optimizer, self.keras_model.trainable_variables
+        optimizer.build(variables)
+        path = callbacks.optimizer_path(self._resume_from)
+        load_optimizer(optimizer, path, training_stage(optimizer, variables))
+        self._resume_from = None
+
+    def _fit(self, stream, validation, epochs, custom_callbacks):
+        config, steps = self.config, self.config.STEPS_PER_EPOCH
+        checkpoint = callbacks.Checkpoint(self.checkpoint_path, self.epoch)
+        built_in = [
+            callbacks.EpochStart(lambda epoch: training.seed_draws(self.keras_model, config.SEED, epoch)),
+            callbacks.DataWait(lambda epoch, step: stream.ready_at.get(epoch * steps + step)),
+            callbacks.NonFiniteGuard(lambda epoch, step: stream.image_ids(epoch * steps + step), checkpoint),
+            checkpoint,
+            *callbacks.log_files(self.log_dir),
+        ]
+        try:
+            with training.clear_errors(config, stream, validation):
+                self.keras_model.fit(
+                    stream, validation_data=validation, initial_epoch=self.epoch, epochs=epochs, steps_per_epoch=steps,
+                    callbacks=[*built_in, *(custom_callbacks or [])], shuffle=False,
+                )  # fmt: skip
+        finally:
+            self.epoch = checkpoint.epoch  # an interrupted run goes on from its last checkpoint
+            training.stop_threads(stream, validation)
+        self.epoch = max(self.epoch, epochs)
+
+    # ---- detection
+
+    def mold_inputs(self, images):
+        """Resizes images and subtracts the mean pixel, see `inference.mold_inputs`.
+
+        Args:
+            images: list of [H, W, channels] arrays that become equally large.
+
+        Returns:
+            molded_images [batch, H, W, channels] float64, image_metas [batch, 12 + classes] and windows
+            [batch, (y1, x1, y2, x2)] in pixels of the molded images.
+        """
+        return inference.mold_inputs(images, self.config)
+
+    def unmold_detections(self, detections, mrcnn_mask, original_image_shape, image_shape, window):
+        """Turns the network's rows for one image into boxes and masks, see `inference.unmold_detections`."""
+        return inference.unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape, window)
+
+    def detect(self, images, verbose=0):
+        """Detects objects in any number of images of any sizes; may be called from several threads.
+
+        Args:
+            images: list of [H, W, channels] arrays, RGB; grey, alpha, 16 bits and floats are understood.
+            verbose: 1 prints what goes into the network.
+
+        Returns:
+            list of dicts, one per image in order: `rois` [N, (y1, x1, y2, x2)] int32 in pixels, `class_ids` [N] int32,
+            `scores` [N] float32 and `masks` [H, W, N] bool, best first.
+
+        Raises:
+            ValueError: the model is for training, or an image cannot be used.
+            MemoryError: the device has too little memory.
+        """
+        self._require("inference")
+        return inference.detect(images, self.config, self._predictor(verbose), verbose)
+
+    def detect_molded(self, molded_images, image_metas, verbose=0):
+        """Detects objects in images that went through `mold_inputs`; results are in pixels of the molded images.
+
+        Args:
+            molded_images: [batch, H, W, channels] float, any number.
+            image_metas: [batch, 12 + classes] number.
+            verbose: 1 prints what goes into the network.
+
+        Returns:
+            list of dicts as `detect`.
+
+        Raises:
+            ValueError: the model is for training, or images and metas do not fit.
+        """
+        self._require("inference")
+        return inference.detect_molded(molded_images, image_metas, self._predictor(verbose), verbose)
+
+    def _predictor(self, verbose):
+        """The network as a function of molded images and metas that gives detections and masks."""
+
+        def run(images, metas):
+            anchors = np.stack([self.get_anchors(images.shape[1:])] * len(images))
+            if verbose:
+                for name, array in (("molded_images", images), ("image_metas", metas), ("anchors", anchors)):
+                    log(name, array)
+            # one at a time: Keras moves the weights in and out of a JAX model
+            with self._running, training.clear_errors(self.config):
+                detections, _, _, masks, *_ = self.keras_model.predict_on_batch([images, metas, anchors])
+            return detections, masks
+
+        return lambda images, metas: inference.in_batches(images, metas, self.config.BATCH_SIZE, run)
+
+    def get_anchors(self, image_shape):
+        """The anchors for an image of this shape.
+
+        Args:
+            image_shape: (H, W, channels) of a molded image.
+
+        Returns:
+            [anchors, (y1, x1, y2, x2)] float32, normalized. The attribute `anchors` has them in pixels.
+        """
+        shape = tuple(int(side) for side in image_shape)
+        anchors = self._anchor_cache.get(shape)
+        if anchors is None:
+            anchors = norm_boxes(config_anchors(self.config, shape), shape[:2])
+            for old in list(self._anchor_cache)[: 1 - _CACHED_SHAPES]:
+                self._anchor_cache.pop(old, None)
+            self._anchor_cache[shape] = anchors
+        self._anchor_shape = shape
+        return anchors
+
+    @property
+    def anchors(self):
+        """Anchors of the last `get_anchors` call, [anchors, (y1, x1, y2, x2)] float64 in pixels."""
+        return config_anchors(self.config, self._anchor_shape)
+
+    # ---- looking inside
+
+    def ancestor(self, tensor, name, checked=None):
+        """Finds a tensor that another one is computed from, see `Inspector.ancestor`.
+
+        Args:
+            tensor: KerasTensor of `keras_model`.
+            name: regular expression of its name, such as `ROI/refined_anchors`, with or without `:0`.
+            checked: list that the search adds to.
+
+        Returns:
+            KerasTensor for `run_graph`, or None.
+        """
+        return self._inspector.ancestor(tensor, name, checked)
+
+    def run_graph(self, images, outputs, image_metas=None):
+        """Computes any tensors of the model.
+
+        Args:
+            images: list of [H, W, channels] arrays, or molded images if `image_metas` is given.
+            outputs: list of (name, tensor | layer | name of a tensor), or names alone.
+            image_metas: [batch, 12 + classes] of molded images.
+
+        Returns:
+            OrderedDict of arrays by name; each is logged.
+
+        Raises:
+            ValueError: an output is unknown, or is computed from more than images.
+        """
+        if image_metas is None:
+            images, image_metas, _ = self.mold_inputs(images)
+        images, image_metas = np.asarray(images, np.float32), np.asarray(image_metas, np.float32)
+        anchors = np.stack([self.get_anchors(images[0].shape)] * len(images))
+        inputs = {"input_image": images, "input_image_meta": image_metas, "input_anchors": anchors}
+        with self._running:
+            return self._inspector.run(outputs, inputs)
+
+    def _require(self, mode):
+        if self.mode != mode:
+            raise ValueError(f'this needs a model of mode "{mode}", but it was made with mode "{self.mode}": '
+                             f'MaskRCNN("{mode}", config, model_dir)')

@@ -1,0 +1,179 @@
+"""Which layers train, the optimizer, and what goes around `fit`."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import re
+import threading
+
+import keras
+import numpy as np
+
+_HEADS = r"(mrcnn|rpn|fpn)_.*"
+LAYER_PRESETS = {
+    "heads": _HEADS,
+    **{f"{first}+": rf"(res|bn)[{first}-5].*|{_HEADS}" for first in (3, 4, 5)},
+    "all": ".*",
+}
+
+
+def layer_regex(layers, model):
+    """Reads the `layers` argument of `train`.
+
+    Args:
+        layers: a preset (heads, 3+, 4+, 5+, all) or a regular expression of whole layer names.
+        model: keras.Model whose layers are meant.
+
+    Returns:
+        The regular expression, str.
+
+    Raises:
+        ValueError: no preset, no expression, or no layer of the model fits; proposes the nearest name.
+    """
+    regex = LAYER_PRESETS.get(layers, layers)
+    names = [layer.name for layer in weighted_layers(model)]
+    try:
+        if any(re.fullmatch(regex, name) for name in names):
+            return regex
+    except (re.error, TypeError) as error:
+        raise ValueError(f"layers must be one of {', '.join(LAYER_PRESETS)} or a regular expression; received "
+                         f"{layers!r} ({error})") from error
+    close = difflib.get_close_matches(layers, [*LAYER_PRESETS, *names], n=1)
+    raise ValueError(f"layers = {layers!r} fits no layer of the model" + (f". Did you mean {close[0]!r}?" if close else
+                     f"; it must be one of {', '.join(LAYER_PRESETS)} or a regular expression of whole layer names"))
+
+
+def weighted_layers(model):
+    """All layers that have weights, those of nested models one by one."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from weighted_layers(layer)
+        elif layer.weights:
+            yield layer
+
+
+def set_trainable(model, regex, indent=0, verbose=1):
+    """Lets the layers train whose whole name fits a regular expression, and freezes the others.
+
+    Args:
+        model: keras.Model; models inside it are entered, whatever their name.
+        regex: str.
+        indent: number of blanks before printed lines.
+        verbose: 1 prints the layers that train.
+    """
+    if not model.trainable:
+        model.trainable = True  # a frozen model hides the layers in it
+    if verbose and indent == 0:
+        print("Layers that train:")
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            if verbose:
+                print(f"{' ' * indent}In model: {layer.name}")
+            set_trainable(layer, regex, indent + 4, verbose)
+        elif layer.weights:
+            layer.trainable = bool(re.fullmatch(regex, layer.name))
+            if verbose and layer.trainable:
+                print(f"{' ' * indent}{layer.name:20}   ({type(layer).__name__})")
+
+
+def make_optimizer(learning_rate, momentum, clip_norm):
+    """Stochastic gradient descent with the norm of all gradients together limited, as the original's Keras did.
+
+    Args:
+        learning_rate: float or keras.optimizers.schedules.LearningRateSchedule.
+        momentum: float.
+        clip_norm: float; 0 or None does not clip.
+
+    Returns:
+        keras.optimizers.SGD.
+
+    Raises:
+        ValueError: the learning rate is no positive number and no schedule.
+    """
+    is_schedule = isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule)
+    if not is_schedule and not (np.isscalar(learning_rate) and np.isreal(learning_rate) and learning_rate > 0):
+        raise ValueError(f"learning_rate must be a number above 0 or a Keras LearningRateSchedule; received "
+                         f"{learning_rate!r}")
+    rate = learning_rate if is_schedule else float(learning_rate)
+    return keras.optimizers.SGD(rate, momentum=momentum, global_clipnorm=clip_norm or None)
+
+
+def seed_draws(model, seed, epoch):
+    """Sets the random generators inside a model as they are at the start of an epoch.
+
+    Thus a resumed run draws what an uninterrupted one does.
+
+    Args:
+        model: keras.Model.
+        seed: int, or None to leave them as they are.
+        epoch: int, epochs done.
+    """
+    if seed is None:
+        return
+    layers = [layer for layer in model.layers if hasattr(layer, "seed_generator")]
+    for position, layer in enumerate(layers):
+        state = np.random.SeedSequence([seed, epoch, position]).generate_state(2)
+        layer.seed_generator.state.assign(state >> 1)  # fits the signed integers that some backends take
+
+
+def tracing_seconds(model):
+    """A guess of how long the first step takes longer than the others, in seconds; 0 where nothing is traced."""
+    if keras.backend.backend() == "torch":
+        return 0
+    per_layer = 0.2 if keras.backend.backend() == "jax" else 0.1
+    return 4 + round(per_layer * sum(1 for _ in weighted_layers(model)))
+
+
+def check_devices(gpu_count):
+    """Raises a ValueError that names the devices found if a config asks for more than one."""
+    if gpu_count > 1:
+        try:
+            found = keras.distribution.list_devices()
+        except Exception:  # backends without that list, torch among them
+            found = [keras.backend.backend()]
+        raise ValueError(
+            f"GPU_COUNT = {gpu_count}: a model runs on one device; found {', '.join(map(str, found)) or 'none'}. Use "
+            f"GPU_COUNT = 1, and IMAGES_PER_GPU times {gpu_count} if the memory of one device allows it."
+        )
+
+
+@contextlib.contextmanager
+def clear_errors(config, *data):
+    """Says what is meant: errors of a data thread as they were raised there, and what helps when memory runs out.
+
+    Args:
+        config: Config.
+        data: data sets of the loader, which keep the error that ended them in `failure`; or None.
+    """
+    try:
+        yield
+    except Exception as error:
+        failure = next((part.failure for part in data if part is not None and part.failure is not None), None)
+        if failure is not None:
+            raise failure from (error if error is not failure else None)
+        if not _is_out_of_memory(error):
+            raise
+        raise MemoryError(
+            f"The device has too little memory for IMAGES_PER_GPU = {config.IMAGES_PER_GPU} images of "
+            f"IMAGE_MAX_DIM = {config.IMAGE_MAX_DIM} (mini masks: {'on' if config.USE_MINI_MASK else 'off'}). Use "
+            "fewer IMAGES_PER_GPU, a smaller IMAGE_MAX_DIM, USE_MINI_MASK = True, or a smaller BACKBONE; "
+            "config.display() estimates what is needed."
+        ) from error
+
+
+def stop_threads(*data):
+    """Ends the threads that Keras started for data sets of the loader.
+
+    After an exception Keras leaves them running, with the batches that they have prepared.
+    """
+    for thread in threading.enumerate():
+        owner = getattr(getattr(thread, "_target", None), "__self__", None)
+        if any(part is not None and getattr(owner, "py_dataset", None) is part for part in data):
+            with contextlib.suppress(Exception):  # of batches that nobody waits for any more
+                owner.stop()
+
+
+def _is_out_of_memory(error):
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return bool(names & {"ResourceExhaustedError", "OutOfMemoryError"}) or "RESOURCE_EXHAUSTED" in str(error)
