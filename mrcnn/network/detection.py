@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import keras
-import numpy as np
 from keras import ops
 
 from mrcnn.network import kernels
-from mrcnn.network.tensors import apply_box_deltas, clip_boxes, norm_boxes, parse_image_meta
+from mrcnn.network.tensors import apply_box_deltas, clip_boxes, constant, norm_boxes, parse_image_meta
 
 
 def refine_detections(rois, probs, deltas, window, *, std_dev, min_confidence, nms_threshold, max_instances):
@@ -31,7 +30,7 @@ def refine_detections(rois, probs, deltas, window, *, std_dev, min_confidence, n
     class_ids = ops.cast(ops.argmax(probs, axis=-1), "int32")
     class_scores = ops.max(probs, axis=-1)
     chosen = ops.take_along_axis(deltas, class_ids[:, :, None, None], axis=2)[:, :, 0]
-    refined = apply_box_deltas(rois, chosen * np.asarray(std_dev, "float32"))
+    refined = apply_box_deltas(rois, chosen * constant(std_dev))
     clipped = clip_boxes(refined, window[:, None])
     confident = class_ids > 0
     if min_confidence:

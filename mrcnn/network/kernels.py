@@ -231,7 +231,7 @@ def _grid(low, high, size, count):
     last = ops.cast(size - 1, "float32")
     if count > 1:
         step = _quotient(_product(high - low, last), count - 1)
-        offsets = _product(step[:, None], np.arange(count, dtype="float32"))
+        offsets = _product(step[:, None], ops.arange(count, dtype="float32"))
         position = _product(low, last)[:, None] + offsets
     else:
         position = (0.5 * (low + high) * last)[:, None]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import keras
-import numpy as np
 from keras import ops
 
 from mrcnn.network import kernels
-from mrcnn.network.tensors import apply_box_deltas, clip_boxes
+from mrcnn.network.tensors import apply_box_deltas, clip_boxes, constant
 
 
 class ProposalLayer(keras.layers.Layer):
@@ -38,7 +37,7 @@ class ProposalLayer(keras.layers.Layer):
         self.proposal_count = proposal_count
         self.nms_threshold = nms_threshold
         self.pre_nms_limit = pre_nms_limit
-        self.std_dev = np.asarray(std_dev, "float32")
+        self.std_dev = std_dev
         self.supports_jit = kernels.BACKEND != "tensorflow"
 
     def steps(self, rpn_probs, rpn_bbox, anchors):
@@ -48,8 +47,8 @@ class ProposalLayer(keras.layers.Layer):
             limit = ops.minimum(limit, ops.shape(anchors)[1])
         _, best = kernels.top_k(ops.stop_gradient(rpn_probs[:, :, 1]), limit)
         pre_nms_anchors = kernels.gather_rows(anchors, best)
-        refined = apply_box_deltas(pre_nms_anchors, kernels.gather_rows(rpn_bbox, best) * self.std_dev)
-        clipped = clip_boxes(refined, ops.convert_to_tensor(np.array([0, 0, 1, 1], "float32")))
+        refined = apply_box_deltas(pre_nms_anchors, kernels.gather_rows(rpn_bbox, best) * constant(self.std_dev))
+        clipped = clip_boxes(refined, constant([0, 0, 1, 1]))
         keep = kernels.non_max_suppression(clipped, self.proposal_count, self.nms_threshold)
         return dict(zip(self.step_names, (pre_nms_anchors, refined, clipped, keep), strict=True))
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import keras
-import numpy as np
 from keras import ops
 
 from mrcnn.network import kernels
 from mrcnn.network.roi_align import crop_masks
-from mrcnn.network.tensors import box_refinement, nonzero_rows, overlaps
+from mrcnn.network.tensors import box_refinement, constant, nonzero_rows, overlaps
 
 POSITIVE_IOU = 0.5
 CROWD_IOU = 0.001
@@ -87,10 +86,10 @@ def detection_targets(
 
     # targets exist for the first `quota` rows only; the rest is background or padding
     assigned = kernels.gather_rows(assignment, positive_at)
-    unit = ops.convert_to_tensor(np.array([0, 0, 1, 1], "float32"))  # padding has no logarithm of its sides
+    unit = constant([0, 0, 1, 1])  # padding has no logarithm of its sides
     matched = ops.where(is_positive[..., None], kernels.gather_rows(gt_boxes, assigned), unit)
     positives = ops.where(is_positive[..., None], rois[:, :quota], unit)
-    deltas = box_refinement(positives, matched) / np.asarray(std_dev, "float32")
+    deltas = box_refinement(positives, matched) / constant(std_dev)
     frames = relative_to_boxes(positives, matched) if mini_masks else positives
     masks = crop_masks(gt_masks, ops.stop_gradient(frames), assigned, mask_shape)
     class_ids = ops.cast(kernels.gather_rows(gt_class_ids, assigned), "int32")
@@ -107,7 +106,7 @@ def _arrange(proposals, positive_at, is_positive, negative_at, is_candidate, pos
     """Positives, then so many negatives that the ratio holds, then zeros: [batch, count, 4]."""
     quota, count = positive_at.shape[1], negative_at.shape[1]
     positives = ops.sum(ops.cast(is_positive, "int32"), axis=1, keepdims=True)
-    wanted = ops.cast(ops.cast(positives, "float32") * np.float32(1.0 / positive_ratio), "int32") - positives
+    wanted = ops.cast(ops.cast(positives, "float32") * (1.0 / positive_ratio), "int32") - positives
     slot = ops.arange(count, dtype="int32")[None]
     negatives = ops.sum(ops.cast(ops.logical_and(slot < wanted, is_candidate), "int32"), axis=1, keepdims=True)
     both = ops.concatenate([positive_at, negative_at], axis=1)

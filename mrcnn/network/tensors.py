@@ -10,6 +10,11 @@ from mrcnn.geometry import boxes as pixel_boxes
 MAX_LOG_RATIO = float(pixel_boxes.MAX_LOG_RATIO)  # a numpy scalar would turn the graph into float64
 
 
+def constant(values):
+    """A float32 tensor; torch does not multiply arrays with tensors that have a gradient."""
+    return ops.convert_to_tensor(np.asarray(values, "float32"))
+
+
 def log2(x):
     """Logarithm to base 2 of a float tensor."""
     return ops.log(x) / float(np.log(2.0))
@@ -75,7 +80,7 @@ def _span(shape):
     """(h-1, w-1, h-1, w-1) of an image shape, and the shift of the far corner."""
     height, width = ops.cast(shape[0], "float32"), ops.cast(shape[1], "float32")
     scale = ops.stack([height, width, height, width]) - 1.0
-    return scale, ops.convert_to_tensor(np.array([0, 0, 1, 1], "float32"))
+    return scale, constant([0, 0, 1, 1])
 
 
 def norm_boxes(boxes, shape):
