@@ -14,7 +14,7 @@ from weight_files import content, expected, same, small_model, variables, write_
 
 from mrcnn.config import Config
 from mrcnn.engine import weights
-from mrcnn.engine.weights import HEADS, load_weights, save_weights
+from mrcnn.engine.weights import HEADS, load_weights, save_weights, speak_layout
 from mrcnn.network.assemble import build_model
 
 
@@ -357,3 +357,26 @@ def test_training_network_has_the_order_of_the_original(golden_dir):
     tensors = next(variant["tensors"] for variant in variants if variant["name"] == "all")
     groups = weights._groups(build_model("training", SmallImages()))
     assert [str(slot) for slots in groups.values() for slot in slots if not slot.name.startswith("moving")] == tensors
+
+
+# ------------------------------------------------------------------ Keras' own methods
+def test_a_model_speaks_the_layout_by_itself(tmp_path):
+    model = speak_layout(small_model())
+    before = variables(model)
+    model.save_weights(str(tmp_path / "x.h5"))
+    assert set(content(model)) <= set(h5py.File(tmp_path / "x.h5").attrs["layer_names"].astype(str))
+    for variable in model.weights:
+        variable.assign(np.zeros(variable.shape))
+    model.load_weights(tmp_path / "x.h5", by_name=True)
+    assert same(variables(model), before)
+
+
+def test_names_of_keras_own_format_stay_with_keras(tmp_path):
+    model = speak_layout(small_model())
+    before = variables(model)
+    model.save_weights(str(tmp_path / "x.weights.h5"))
+    assert "layer_names" not in h5py.File(tmp_path / "x.weights.h5").attrs
+    for variable in model.weights:
+        variable.assign(np.zeros(variable.shape))
+    model.load_weights(str(tmp_path / "x.weights.h5"))
+    assert same(variables(model), before)

@@ -63,9 +63,9 @@ def _match_anchors(anchors, boxes):
     """
     best_box, best_iou = np.zeros(len(anchors), np.intp), np.zeros(len(anchors))
     forced = np.zeros(len(anchors), bool)
-    areas = np.prod(anchors[:, 2:] - anchors[:, :2], axis=1)
+    areas = (anchors[:, 2] - anchors[:, 0]) * (anchors[:, 3] - anchors[:, 1])
     for i, box in enumerate(boxes):
-        iou = compute_iou(box, anchors, np.prod(box[2:] - box[:2]), areas)
+        iou = compute_iou(box, anchors, (box[2] - box[0]) * (box[3] - box[1]), areas)
         best_box[iou > best_iou] = i
         best_iou = np.maximum(best_iou, iou)
         # A box that no anchor touches at all would otherwise tie for all anchors of the image.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import time
@@ -146,6 +147,13 @@ def tensorboard(log_dir):
     return []
 
 
+@contextlib.contextmanager
 def log_files(log_dir):
     """The callbacks that write log.csv, which a resumed run goes on with, and TensorBoard's files."""
-    return [keras.callbacks.CSVLogger(os.path.join(log_dir, "log.csv"), append=True), *tensorboard(log_dir)]
+    files = [keras.callbacks.CSVLogger(os.path.join(log_dir, "log.csv"), append=True), *tensorboard(log_dir)]
+    try:
+        yield files
+    except BaseException:
+        for file in files:
+            file.on_train_end()  # Keras leaves them open when a training breaks off
+        raise

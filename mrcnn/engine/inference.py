@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -44,43 +45,60 @@ def check_images(images):
         raise ValueError(f"images must be a list of arrays [height, width, channels]; received {type(images).__name__}")
 
 
-def mold(image, config, where="image"):
-    """Resizes one image as the config says and subtracts the mean pixel.
+@dataclass(frozen=True)
+class Molding:
+    """How images are brought into the form that the network takes.
 
-    Args:
-        image: [H, W, channels] or [H, W]; see `standardize_image`.
-        config: Config.
-        where: what the image is called in messages.
-
-    Returns:
-        `Molded`.
-
-    Raises:
-        ValueError: the image cannot be read as one, or the network cannot take its size.
+    Attributes:
+        channels: channels of an image.
+        min_dim, max_dim, min_scale, mode: see `resize_image`.
+        mean_pixel: [channels] float, subtracted.
+        classes: number of classes, background included.
+        multiple_of: what the sides of a molded image must be multiples of, pixels.
     """
-    if isinstance(image, (str, bytes, os.PathLike)):
-        raise ValueError(f"{where}: expected an array [height, width, channels], received the path {image!r}. Read it "
-                         f"first, for instance with skimage.io.imread")
-    image = standardize_image(image, config.IMAGE_CHANNEL_COUNT, where)
-    molded, window, scale, _, _ = resize_image(
-        image, config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM, config.IMAGE_MIN_SCALE, config.IMAGE_RESIZE_MODE
-    )
-    unit = int(config.BACKBONE_STRIDES[-2])
-    if molded.shape[0] % unit or molded.shape[1] % unit:
-        raise ValueError(f"{where}: the network takes sides that are multiples of {unit} pixels, not "
-                         f"{molded.shape[0]} x {molded.shape[1]} as IMAGE_RESIZE_MODE = {config.IMAGE_RESIZE_MODE!r} "
-                         "made it. Use 'square' or 'pad64'")
-    no_classes = np.zeros(config.NUM_CLASSES, np.int32)
-    meta = compose_image_meta(0, image.shape, molded.shape, window, scale, no_classes)
-    return Molded(image.shape, mold_image(molded, config.MEAN_PIXEL), meta, window)
+
+    channels: int
+    min_dim: int | None
+    max_dim: int | None
+    min_scale: float | None
+    mode: str
+    mean_pixel: np.ndarray
+    classes: int
+    multiple_of: int
+
+    def mold(self, image, where="image"):
+        """Resizes one image and subtracts the mean pixel.
+
+        Args:
+            image: [H, W, channels] or [H, W]; see `standardize_image`.
+            where: what the image is called in messages.
+
+        Returns:
+            `Molded`.
+
+        Raises:
+            ValueError: the image cannot be read as one, or the network cannot take its size.
+        """
+        if isinstance(image, (str, bytes, os.PathLike)):
+            raise ValueError(f"{where}: expected an array [height, width, channels], received the path {image!r}. Read "
+                             "it first, for instance with skimage.io.imread")
+        image = standardize_image(image, self.channels, where)
+        molded, window, scale, _, _ = resize_image(image, self.min_dim, self.max_dim, self.min_scale, self.mode)
+        height, width = molded.shape[:2]
+        if height % self.multiple_of or width % self.multiple_of:
+            raise ValueError(f"{where}: the network takes sides that are multiples of {self.multiple_of} pixels, not "
+                             f"{height} x {width} as IMAGE_RESIZE_MODE {self.mode!r} made it. Use 'square' or 'pad64'")
+        no_classes = np.zeros(self.classes, np.int32)
+        meta = compose_image_meta(0, image.shape, molded.shape, window, scale, no_classes)
+        return Molded(image.shape, mold_image(molded, self.mean_pixel), meta, window)
 
 
-def mold_inputs(images, config):
+def mold_inputs(images, molding):
     """Molds images that come out equally large into one batch.
 
     Args:
         images: list of [H, W, channels] arrays, see `standardize_image`.
-        config: Config.
+        molding: Molding.
 
     Returns:
         molded_images: [batch, H, W, channels] float64.
@@ -93,12 +111,12 @@ def mold_inputs(images, config):
     check_images(images)
     if len(images) == 0:
         raise ValueError("images is empty: a batch needs one image at least")
-    molded = [mold(image, config, f"images[{index}]") for index, image in enumerate(images)]
+    molded = [molding.mold(image, f"images[{index}]") for index, image in enumerate(images)]
     shapes = {m.image.shape for m in molded}
     if len(shapes) > 1:
-        raise ValueError("images of different sizes cannot share a batch: with IMAGE_RESIZE_MODE = "
-                         f"{config.IMAGE_RESIZE_MODE!r} these become {sorted(shapes)}. Mold them one at a time, or "
-                         "call detect(), which takes any mixture")
+        raise ValueError(f"images of different sizes cannot share a batch: with IMAGE_RESIZE_MODE = {molding.mode!r} "
+                         f"these become {sorted(shapes)}. Mold them one at a time, or call detect(), which takes any "
+                         "mixture")
     return (
         np.stack([m.image for m in molded]),
         np.stack([m.meta for m in molded]),
@@ -106,14 +124,15 @@ def mold_inputs(images, config):
     )
 
 
-def detect(images, config, predict, verbose=0):
+def detect(images, molding, batch_size, predict, verbose=0):
     """Detects objects in images of any number and size.
 
     Images are molded one by one and run as soon as a batch of one molded size is full, so that memory stays bounded.
 
     Args:
         images: list of [H, W, channels] arrays.
-        config: Config.
+        molding: Molding.
+        batch_size: images of one molded size that run together.
         predict: function of molded images and metas (lists) that returns detections and masks, see `in_batches`.
         verbose: 1 prints what goes in.
 
@@ -135,12 +154,12 @@ def detect(images, config, predict, verbose=0):
             results[index] = to_result(*unmold_detections(rows, planes, *shapes, molded.window))
 
     for index, image in enumerate(images):
-        molded = mold(image, config, f"images[{index}]")
+        molded = molding.mold(image, f"images[{index}]")
         if verbose:
             log("image", image)
         group = pending.setdefault(molded.image.shape, [])
         group.append((index, molded))
-        if len(group) == config.BATCH_SIZE:
+        if len(group) == batch_size:
             run(pending.pop(molded.image.shape))
     for group in pending.values():
         run(group)

@@ -47,8 +47,7 @@ class MaskRCNN:
                              + (f" Did you mean {close[0]!r}?" if close else ""))
         config.check_model()
         training.check_devices(config.GPU_COUNT)
-        self.mode = mode
-        self.config = config
+        self.mode, self.config = mode, config
         self.model_dir = os.fspath(model_dir)
         self.set_log_dir()
         self.keras_model = self.build(mode, config)
@@ -57,6 +56,7 @@ class MaskRCNN:
         self._inspector = Inspector(self.keras_model)
         self._running = threading.Lock()
         self._resume_from = None
+        self._sizes = {name: getattr(config, name) for name in training.MEMORY_SETTINGS}
 
     def build(self, mode, config):
         """Builds the Keras model; called by the constructor.
@@ -66,7 +66,7 @@ class MaskRCNN:
         """
         if config.SEED is not None:
             keras.utils.set_random_seed(config.SEED)
-        return build_model(mode, config)
+        return weights.speak_layout(build_model(mode, config))
 
     # ---- weights and folders
 
@@ -117,10 +117,13 @@ class MaskRCNN:
         Args:
             model_path: path of a checkpoint, whose run is continued; of anything else, or None, for a new run.
         """
-        name = self.config.NAME.lower()
         resumed = weights.parse_checkpoint(model_path) if model_path else None
         started, self.epoch = resumed or (datetime.datetime.now(), 0)
-        self._started, self._has_folder = started, resumed is not None
+        self._has_folder = resumed is not None
+        self._name_run(started)
+
+    def _name_run(self, started):
+        name, self._started = self.config.NAME.lower(), started
         self.log_dir = os.path.join(self.model_dir, f"{name}{started:%Y%m%dT%H%M}")
         self.checkpoint_path = os.path.join(self.log_dir, f"mask_rcnn_{name}_{{epoch:04d}}.h5")
 
@@ -132,10 +135,7 @@ class MaskRCNN:
                 os.mkdir(self.log_dir)
                 self._has_folder = True
             except FileExistsError:
-                self._started += datetime.timedelta(minutes=1)
-                folder = f"{self.config.NAME.lower()}{self._started:%Y%m%dT%H%M}"
-                self.log_dir = os.path.join(self.model_dir, folder)
-                self.checkpoint_path = os.path.join(self.log_dir, os.path.basename(self.checkpoint_path))
+                self._name_run(self._started + datetime.timedelta(minutes=1))
         os.makedirs(self.log_dir, exist_ok=True)
 
     # ---- training
@@ -146,8 +146,7 @@ class MaskRCNN:
         Args:
             layer_regex: regular expression.
             keras_model: the model to set; this one's by default.
-            indent: blanks before printed lines.
-            verbose: 1 prints the layers that train.
+            indent, verbose: blanks before printed lines; 1 prints the layers that train.
         """
         training.set_trainable(keras_model or self.keras_model, layer_regex, indent, verbose)
 
@@ -239,9 +238,8 @@ class MaskRCNN:
             return
         optimizer, variables = self.keras_model.optimizer, self.keras_model.trainable_variables
         optimizer.build(variables)
-        path = callbacks.optimizer_path(self._resume_from)
+        path, self._resume_from = callbacks.optimizer_path(self._resume_from), None
         load_optimizer(optimizer, path, training_stage(optimizer, variables))
-        self._resume_from = None
 
     def _fit(self, stream, validation, epochs, custom_callbacks):
         config, steps = self.config, self.config.STEPS_PER_EPOCH
@@ -251,13 +249,12 @@ class MaskRCNN:
             callbacks.DataWait(lambda epoch, step: stream.ready_at.get(epoch * steps + step)),
             callbacks.NonFiniteGuard(lambda epoch, step: stream.image_ids(epoch * steps + step), checkpoint),
             checkpoint,
-            *callbacks.log_files(self.log_dir),
         ]
         try:
-            with training.clear_errors(config, stream, validation):
+            with training.clear_errors(self._sizes, stream, validation), callbacks.log_files(self.log_dir) as files:
                 self.keras_model.fit(
                     stream, validation_data=validation, initial_epoch=self.epoch, epochs=epochs, steps_per_epoch=steps,
-                    callbacks=[*built_in, *(custom_callbacks or [])], shuffle=False,
+                    callbacks=[*built_in, *files, *(custom_callbacks or [])], shuffle=False,
                 )  # fmt: skip
         finally:
             self.epoch = checkpoint.epoch  # an interrupted run goes on from its last checkpoint
@@ -276,7 +273,14 @@ class MaskRCNN:
             molded_images [batch, H, W, channels] float64, image_metas [batch, 12 + classes] and windows
             [batch, (y1, x1, y2, x2)] in pixels of the molded images.
         """
-        return inference.mold_inputs(images, self.config)
+        return inference.mold_inputs(images, self._molding())
+
+    def _molding(self):
+        c = self.config
+        return inference.Molding(
+            c.IMAGE_CHANNEL_COUNT, c.IMAGE_MIN_DIM, c.IMAGE_MAX_DIM, c.IMAGE_MIN_SCALE, c.IMAGE_RESIZE_MODE,
+            c.MEAN_PIXEL, c.NUM_CLASSES, int(c.BACKBONE_STRIDES[-2]),
+        )  # fmt: skip
 
     def unmold_detections(self, detections, mrcnn_mask, original_image_shape, image_shape, window):
         """Turns the network's rows for one image into boxes and masks, see `inference.unmold_detections`."""
@@ -298,7 +302,8 @@ class MaskRCNN:
             MemoryError: the device has too little memory.
         """
         self._require("inference")
-        return inference.detect(images, self.config, self._predictor(verbose), verbose)
+        batch_size, predict = self.config.BATCH_SIZE, self._predictor(verbose)
+        return inference.detect(images, self._molding(), batch_size, predict, verbose)
 
     def detect_molded(self, molded_images, image_metas, verbose=0):
         """Detects objects in images that went through `mold_inputs`; results are in pixels of the molded images.
@@ -322,11 +327,11 @@ class MaskRCNN:
 
         def run(images, metas):
             anchors = np.stack([self.get_anchors(images.shape[1:])] * len(images))
-            if verbose:
-                for name, array in (("molded_images", images), ("image_metas", metas), ("anchors", anchors)):
+            for name, array in (("molded_images", images), ("image_metas", metas), ("anchors", anchors)):
+                if verbose:
                     log(name, array)
             # one at a time: Keras moves the weights in and out of a JAX model
-            with self._running, training.clear_errors(self.config):
+            with self._running, training.clear_errors(self._sizes):
                 detections, _, _, masks, *_ = self.keras_model.predict_on_batch([images, metas, anchors])
             return detections, masks
 
@@ -359,15 +364,10 @@ class MaskRCNN:
     # ---- looking inside
 
     def ancestor(self, tensor, name, checked=None):
-        """Finds a tensor that another one is computed from, see `Inspector.ancestor`.
-
-        Args:
-            tensor: KerasTensor of `keras_model`.
-            name: regular expression of its name, such as `ROI/refined_anchors`, with or without `:0`.
-            checked: list that the search adds to.
+        """Finds the tensor of a name, such as `ROI/refined_anchors`, that another KerasTensor is computed from.
 
         Returns:
-            KerasTensor for `run_graph`, or None.
+            KerasTensor for `run_graph`, or None; see `Inspector.ancestor`.
         """
         return self._inspector.ancestor(tensor, name, checked)
 

@@ -10,6 +10,7 @@ import threading
 import keras
 import numpy as np
 
+MEMORY_SETTINGS = ("IMAGES_PER_GPU", "IMAGE_MAX_DIM", "USE_MINI_MASK")
 _HEADS = r"(mrcnn|rpn|fpn)_.*"
 LAYER_PRESETS = {
     "heads": _HEADS,
@@ -139,11 +140,11 @@ def check_devices(gpu_count):
 
 
 @contextlib.contextmanager
-def clear_errors(config, *data):
+def clear_errors(sizes, *data):
     """Says what is meant: errors of a data thread as they were raised there, and what helps when memory runs out.
 
     Args:
-        config: Config.
+        sizes: dict of the settings that memory depends on, by name.
         data: data sets of the loader, which keep the error that ended them in `failure`; or None.
     """
     try:
@@ -154,11 +155,10 @@ def clear_errors(config, *data):
             raise failure from (error if error is not failure else None)
         if not _is_out_of_memory(error):
             raise
+        settings = ", ".join(f"{name} = {value}" for name, value in sizes.items())
         raise MemoryError(
-            f"The device has too little memory for IMAGES_PER_GPU = {config.IMAGES_PER_GPU} images of "
-            f"IMAGE_MAX_DIM = {config.IMAGE_MAX_DIM} (mini masks: {'on' if config.USE_MINI_MASK else 'off'}). Use "
-            "fewer IMAGES_PER_GPU, a smaller IMAGE_MAX_DIM, USE_MINI_MASK = True, or a smaller BACKBONE; "
-            "config.display() estimates what is needed."
+            f"The device has too little memory for {settings}. Use fewer IMAGES_PER_GPU, a smaller IMAGE_MAX_DIM, "
+            "USE_MINI_MASK = True, or a smaller BACKBONE; config.display() estimates what is needed."
         ) from error
 
 

@@ -17,7 +17,7 @@ from mrcnn.engine.h5_layout import is_whole, read_file, write_file
 from mrcnn.engine.imagenet import applications_name, imagenet_weights
 
 __all__ = ["HEADS", "LoadReport", "find_last", "imagenet_weights", "is_whole", "load_optimizer", "load_weights",
-           "parse_checkpoint", "read_file", "save_optimizer", "save_weights"]
+           "parse_checkpoint", "read_file", "save_optimizer", "save_weights", "speak_layout"]
 
 # The layers whose shapes follow the number of classes (mrcnn_bbox has no weights, but the original's users name it).
 HEADS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]
@@ -160,6 +160,30 @@ def load_weights(model: keras.Model, path: str | os.PathLike, by_name: bool = Fa
     if verbose:
         print(f"{os.path.basename(path)}: {report}")
     return report
+
+
+def speak_layout(model: keras.Model) -> keras.Model:
+    """Lets a model's own `save_weights("x.h5")` and `load_weights("x.h5")` use the original's layout.
+
+    Keras 3 knows only its own format, whose names end in `.weights.h5`; those stay with Keras.
+
+    Returns:
+        The model.
+    """
+    keras_save, keras_load = model.save_weights, model.load_weights
+
+    def save(filepath, *args, **kwargs):
+        if os.fspath(filepath).endswith(".weights.h5"):
+            return keras_save(filepath, *args, **kwargs)
+        return save_weights(model, filepath)
+
+    def load(filepath, by_name=False, exclude=None, skip_mismatch=False, **kwargs):
+        if os.fspath(filepath).endswith(".weights.h5"):
+            return keras_load(filepath, skip_mismatch=skip_mismatch, **kwargs)
+        return load_weights(model, filepath, by_name, exclude, skip_mismatch, **kwargs)
+
+    model.save_weights, model.load_weights = save, load
+    return model
 
 
 def _groups(model: keras.Model) -> dict[str, list[_Slot]]:

@@ -1,0 +1,119 @@
+"""Class MaskRCNN in mode "inference", on a tiny network."""
+
+import threading
+
+import keras
+import numpy as np
+import pytest
+import tiny
+
+from mrcnn.engine.mask_rcnn import MaskRCNN
+from mrcnn.geometry.boxes import denorm_boxes
+
+on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about TensorFlow's traces")
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    return MaskRCNN("inference", tiny.config(IMAGE_RESIZE_MODE="pad64"), str(tmp_path_factory.mktemp("detector")))
+
+
+def test_each_image_gets_the_detections_that_it_gets_alone(detector):
+    images = [tiny.photo(h, w, seed=h + w) for h, w in ((64, 64), (70, 100), (50, 40), (128, 128), (100, 70))]
+    together = detector.detect(images)
+    for image, got in zip(images, together, strict=True):
+        (want,) = detector.detect([image])
+        assert got["masks"].shape == (*image.shape[:2], len(got["rois"]))
+        np.testing.assert_array_equal(got["class_ids"], want["class_ids"])
+        np.testing.assert_allclose(got["scores"], want["scores"], atol=1e-5)
+        assert np.abs(got["rois"] - want["rois"]).max(initial=0) <= 1
+
+
+@on_tensorflow
+def test_no_shape_is_traced_twice(model_dir):
+    model = MaskRCNN("inference", tiny.config(IMAGE_RESIZE_MODE="pad64"), model_dir)
+    shapes = [(64, 64), (128, 64), (64, 128), (128, 128)]
+    images = {shape: tiny.photo(*shape) for shape in shapes}
+    counts = []
+    for shape in shapes + shapes[::-1] * 2:
+        model.detect([images[shape]] * 3)
+        counts.append(model.keras_model.predict_function.experimental_get_tracing_count())
+    assert counts[-1] == counts[len(shapes) - 1] <= len(shapes)
+
+
+@on_tensorflow
+@pytest.mark.slow
+def test_memory_does_not_grow(detector):
+    psutil = pytest.importorskip("psutil")
+    process, sides = psutil.Process(), (64, 90, 128, 150)
+    images = [tiny.photo(h, w) for h in sides for w in sides]
+    for image in images * 2:
+        detector.detect([image])
+    before = process.memory_info().rss
+    for number in range(200):
+        detector.detect([images[number % len(images)]])
+    assert process.memory_info().rss - before < 100e6
+
+
+def test_threads_share_a_model(detector):
+    images = [tiny.photo(64, 64, seed) for seed in range(4)]
+    want = [detector.detect([image])[0]["rois"] for image in images]
+    got = [None] * len(images)
+
+    def work(n):
+        got[n] = detector.detect([images[n]])[0]["rois"]
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(len(images))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for ours, alone in zip(got, want, strict=True):
+        np.testing.assert_array_equal(ours, alone)
+
+
+def test_detect_says_what_goes_in(detector, capsys):
+    detector.detect([tiny.photo(64, 64)], verbose=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["Processing", "image", "molded_images", "image_metas", "anchors"]
+
+
+def test_detecting_molded_images(detector):
+    images, metas, windows = detector.mold_inputs([tiny.photo(64, 64)] * 3)
+    np.testing.assert_array_equal(windows, [[0, 0, 64, 64]] * 3)
+    molded, plain = detector.detect_molded(images, metas), detector.detect([tiny.photo(64, 64)] * 3)
+    assert len(molded) == 3
+    np.testing.assert_array_equal(molded[1]["rois"], plain[1]["rois"])
+    rows, masks = np.zeros((2, 6)), np.zeros((2, 28, 28, 4))
+    assert detector.unmold_detections(rows, masks, (64, 64, 3), (64, 64, 3), (0, 0, 64, 64))[3].shape == (64, 64, 0)
+
+
+def test_anchors_are_kept_by_shape(detector):
+    first = detector.get_anchors((64, 64, 3))
+    assert first is detector.get_anchors([64, 64, 3]) is detector._anchor_cache[64, 64, 3]
+    np.testing.assert_array_equal(denorm_boxes(first, (64, 64)), np.around(detector.anchors).astype(int))
+    wide = detector.get_anchors((64, 128, 3))
+    assert first.dtype == np.float32 and len(detector.anchors) == len(wide) > len(first)
+    for side in range(1, 30):
+        detector.get_anchors((64 * side, 64, 3))
+    assert len(detector._anchor_cache) <= 16
+
+
+def test_looks_inside(detector):
+    pillar = detector.keras_model.get_layer("ROI").output
+    refined = detector.ancestor(pillar, "ROI/refined_anchors:0")
+    got = detector.run_graph([tiny.photo(64, 64)] * 2, [("refined", refined), ("P2", "fpn_p2")])
+    assert list(got) == ["refined", "P2"] and got["P2"].shape == (2, 16, 16, 8)
+    molded, metas, _ = detector.mold_inputs([tiny.photo(64, 64)] * 2)
+    again = detector.run_graph(molded, [("refined", refined)], image_metas=metas)
+    np.testing.assert_allclose(again["refined"], got["refined"], rtol=1e-5, atol=1e-6)
+    assert detector.ancestor(pillar, "ROI/nothing") is None
+
+
+def test_running_out_of_memory_says_what_helps(detector, monkeypatch):
+    def fail(inputs):
+        raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(detector.keras_model, "predict_on_batch", fail)
+    with pytest.raises(MemoryError, match="IMAGES_PER_GPU"):
+        detector.detect([tiny.photo(64, 64)])

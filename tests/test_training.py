@@ -1,0 +1,168 @@
+"""Which layers train, the optimizer, seeds, and errors that say what helps."""
+
+import re
+import threading
+
+import keras
+import numpy as np
+import pytest
+import tiny
+from keras import layers
+
+from mrcnn.data.loader import TrainingStream
+from mrcnn.engine import training
+
+
+@pytest.fixture
+def model():
+    """A backbone, a nested RPN and a head, all called as in the original."""
+    image = keras.Input((8, 8, 3))
+    x = layers.Conv2D(2, 1, name="conv1")(image)
+    for stage in (2, 3, 4, 5):
+        x = layers.Conv2D(2, 1, name=f"res{stage}a_branch2a")(x)
+        x = layers.BatchNormalization(name=f"bn{stage}a_branch2a")(x)
+    x = layers.Activation("relu", name="res5a_out")(x)
+    maps = keras.Input((8, 8, 2))
+    rpn = keras.Model(maps, layers.Conv2D(2, 1, name="rpn_conv_shared")(maps), name="rpn_model")
+    x = layers.Conv2D(2, 1, name="fpn_c5p5")(rpn(x))
+    x = layers.Dropout(0.5, seed=3)(x)
+    return keras.Model(image, layers.Conv2D(2, 1, name="mrcnn_mask")(x))
+
+
+def names(model):
+    return {weight.path.split("/")[0] for weight in model.trainable_weights}
+
+
+HEADS = {"rpn_conv_shared", "fpn_c5p5", "mrcnn_mask"}
+
+
+@pytest.mark.parametrize("layers, backbone", [
+    ("heads", ""), ("3+", "345"), ("4+", "45"), ("5+", "5"), ("all", "2345")])
+def test_presets(model, layers, backbone, capsys):
+    training.set_trainable(model, training.layer_regex(layers, model))
+    stages = {f"{kind}{stage}a_branch2a" for kind in ("res", "bn") for stage in backbone}
+    assert names(model) == HEADS | stages | ({"conv1"} if layers == "all" else set())
+    printed = capsys.readouterr().out.splitlines()
+    assert "In model: rpn_model" in printed
+    assert "    rpn_conv_shared        (Conv2D)" in printed
+    assert "mrcnn_mask             (Conv2D)" in printed
+
+
+def test_a_regular_expression_must_fit_the_whole_name(model, capsys):
+    training.set_trainable(model, "mrcnn", verbose=0)
+    assert names(model) == set()
+    training.set_trainable(model, "mrcnn.*|rpn_conv_shared", verbose=0)
+    assert names(model) == {"mrcnn_mask", "rpn_conv_shared"}
+    assert capsys.readouterr().out == ""
+
+
+def test_layers_can_be_freed_again(model):
+    model.trainable = False
+    training.set_trainable(model, ".*", verbose=0)
+    assert names(model) >= HEADS | {"conv1"}
+
+
+@pytest.mark.parametrize("layers, message", [
+    ("head", "'head' fits no layer.*Did you mean 'heads'"),
+    ("mrcnn_maks", "Did you mean 'mrcnn_mask'"),
+    ("zzz.*", "one of heads, 3\\+"),
+    ("(", "regular expression; received '\\('"),
+    (None, "received None")])
+def test_misspelt_layers(model, layers, message):
+    with pytest.raises(ValueError, match=message):
+        training.layer_regex(layers, model)
+
+
+def test_optimizer_is_the_original_one():
+    optimizer = training.make_optimizer(0.25, 0.5, 4.0)
+    weight = keras.Variable(np.array([0.0, 0.0], "float32"))
+    for expected in ([-0.6, -0.8], [-1.5, -2.0]):  # norm 10, limited to 4; then with momentum
+        optimizer.apply([keras.ops.convert_to_tensor(np.array([6.0, 8.0], "float32"))], [weight])
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(weight), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("clip_norm", [0, None])
+def test_clipping_can_be_off(clip_norm):
+    assert training.make_optimizer(0.1, 0.9, clip_norm).global_clipnorm is None
+
+
+@pytest.mark.parametrize("rate", [0, -0.1, "0.1", None, [0.1]])
+def test_impossible_learning_rates(rate):
+    with pytest.raises(ValueError, match=f"learning_rate.*{re.escape(repr(rate))}"):
+        training.make_optimizer(rate, 0.9, 5)
+
+
+def test_a_schedule_is_a_learning_rate():
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    assert training.make_optimizer(schedule, 0.9, 5)._learning_rate is schedule
+
+
+def test_draws_depend_on_seed_and_epoch_alone(model):
+    dropout = next(layer for layer in model.layers if isinstance(layer, layers.Dropout))
+
+    def draw(seed, epoch):
+        training.seed_draws(model, seed, epoch)
+        return keras.ops.convert_to_numpy(keras.random.uniform((5,), seed=dropout.seed_generator))
+
+    first = draw(1, 0)
+    assert not np.array_equal(first, draw(1, 1)) and not np.array_equal(first, draw(2, 0))
+    np.testing.assert_array_equal(first, draw(1, 0))
+    assert not np.array_equal(draw(None, 0), draw(None, 0))
+
+
+class ResourceExhaustedError(Exception):
+    """Called as TensorFlow's."""
+
+
+@pytest.mark.parametrize("error", [
+    ResourceExhaustedError("OOM when allocating"), RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying")])
+def test_out_of_memory_names_the_settings_that_help(error):
+    with pytest.raises(MemoryError, match=r"IMAGES_PER_GPU = 2, IMAGE_MAX_DIM = 64\. .*USE_MINI_MASK") as caught, \
+            training.clear_errors({"IMAGES_PER_GPU": 2, "IMAGE_MAX_DIM": 64}):
+        raise error
+    assert caught.value.__cause__ is error
+
+
+def test_other_errors_pass():
+    with pytest.raises(KeyError, match="other"), training.clear_errors({}, None):
+        raise KeyError("other")
+
+
+def test_errors_of_data_threads_come_out_as_they_were():
+    stream = TrainingStream(tiny.Squares(2), tiny.config())
+    stream.failure = FileNotFoundError("image 7 is gone")
+    with pytest.raises(FileNotFoundError, match="image 7") as caught, training.clear_errors({}, None, stream):
+        raise RuntimeError("error in a generator")
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_threads_end_after_an_exception(model):
+    class Data(keras.utils.PyDataset):
+        num_batches = None
+
+        def __getitem__(self, index):
+            return np.ones((1, 8, 8, 3), "float32"), np.ones((1, 8, 8, 2), "float32")
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyError("stop")
+
+    data, before = Data(workers=2, max_queue_size=2), set(threading.enumerate())
+    model.compile("sgd", "mse")
+    with pytest.raises(KeyError, match="stop"):
+        model.fit(data, steps_per_epoch=3, verbose=0, shuffle=False, callbacks=[Stop()])
+    training.stop_threads(data, None)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+    assert not set(threading.enumerate()) - before
+
+
+def test_more_than_one_device_is_refused():
+    with pytest.raises(ValueError, match=r"GPU_COUNT = 2.*found .+ GPU_COUNT = 1"):
+        training.check_devices(2)
+    training.check_devices(1)
+
+
+def test_tracing_is_only_announced_where_it_happens(model):
+    seconds = training.tracing_seconds(model)
+    assert (seconds == 0) == (keras.backend.backend() == "torch")
