@@ -71,11 +71,11 @@ def test_golden_forward(inference_models, variant, image):
     result = model.detect(raw, verbose=0)
     for b in range(len(raw)):
         want = {n: FORWARD[f"{key}/detect{b}/{n}"] for n in ("rois", "class_ids", "scores")}
-        same = len(want["rois"]) == len(result[b]["rois"]) and share_within(
-            result[b]["rois"], want["rois"], 2
-        )
-        assert same >= 0.9, f"{same} of the boxes are those of the original"
-        assert (result[b]["class_ids"] == want["class_ids"]).mean() >= 0.9
+        # a pixel that resizing rounds the other way swaps boxes of almost equal scores: look for each one's partner
+        near = np.abs(result[b]["rois"][None] - want["rois"][:, None]).max(axis=-1) <= 2
+        same_class = result[b]["class_ids"][None] == want["class_ids"][:, None]
+        assert len(result[b]["rois"]) == len(want["rois"])
+        assert (near & same_class).any(axis=1).mean() >= 0.92
         np.testing.assert_allclose(np.sort(result[b]["scores"]), np.sort(want["scores"]), atol=0.02)
 
 

@@ -89,6 +89,11 @@ def kill_and_resume(folder, kills, seed):
     assert len(os.listdir(folder / "logs")) == 1, "one run, one folder"
 
 
+@pytest.mark.slow
+def test_killed_once(tmp_path):
+    kill_and_resume(tmp_path, kills=1, seed=1)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(4))
 def test_killed_again_and_again(tmp_path, seed):

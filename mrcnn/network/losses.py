@@ -114,7 +114,9 @@ def mrcnn_mask_loss(target_masks, target_class_ids, pred_masks):
     """
     ids = ops.cast(target_class_ids, "int32")
     predicted = ops.take_along_axis(pred_masks, ids[:, :, None, None, None], axis=4)
-    entropy = ops.binary_crossentropy(target_masks, predicted[..., 0])
+    # written out, because torch's own refuses NaN before anyone can say which images it came from
+    probability = ops.clip(predicted[..., 0], 1e-7, 1.0 - 1e-7)
+    entropy = -(target_masks * ops.log(probability) + (1.0 - target_masks) * ops.log(1.0 - probability))
     return _mean_where(ids > 0, entropy)
 
 
