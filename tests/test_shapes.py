@@ -372,3 +372,16 @@ def test_the_demo_leaves_what_it_says(tmp_path):
     assert results["images"] == 50 and results["seed"] == 5 and 0 <= results["map50"] <= 1
     assert results["training_seconds"] > 0 and 100 < results["peak_rss_mb"] < 4096
     assert (tmp_path / "demo" / "mask_rcnn_shapes.h5").stat().st_size < 5e6
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_demo_learns_the_shapes(tmp_path, seed):
+    """What `make demo` does, and then other images than those it scores."""
+    result = run_script("demo", "--seed", str(seed), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    results = json.loads((tmp_path / "demo" / "results.json").read_text())
+    assert results["map50"] >= 0.95 and results["peak_rss_mb"] < 4096 and results["parameters"] <= 1_200_000
+    model = shapes.make_model("inference", shapes.SmallShapesConfig(), str(tmp_path))
+    model.load_weights(str(tmp_path / "demo" / "mask_rcnn_shapes.h5"), by_name=True)
+    assert shapes.evaluate(model, shapes.make_dataset(200, seed=31415)) >= 0.95

@@ -15,9 +15,10 @@ import time
 import numpy as np
 
 if __name__ == "__main__":
-    sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))  # runs without being installed
+    # a checkout runs without being installed
+    sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 
-import shapes  # noqa: E402 - beside this file
+import shapes  # beside this file
 
 IMAGES = 50  # to evaluate on
 SHOWN = 8  # of them, in the picture
@@ -46,6 +47,12 @@ def progress_bar(steps):
     console = Console(file=sys.stdout)  # as it is now
 
     class WholeTraining(keras.callbacks.ProgbarLogger):
+        bar = None
+
+        def stop(self):
+            if self.bar is not None:
+                self.bar.stop()
+
         def on_train_begin(self, logs=None):
             self.bar = Progress(
                 TextColumn("Training"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"),
@@ -64,13 +71,10 @@ def progress_bar(steps):
                 left = (time.monotonic() - self.started) * (steps - done) / done
                 console.print(f"step {done} of {steps}, loss {logs['loss']:.3f}, about {left:.0f} s left")
 
-        def on_train_end(self, logs=None):
-            self.bar.stop()
-
         def _quiet(self, *args, **kwargs):
             """What Keras's bar would print."""
 
-        on_epoch_begin = on_test_begin = on_test_batch_end = on_test_end = on_predict_end = _quiet
+        on_epoch_begin = on_test_begin = on_test_batch_end = on_test_end = on_train_end = on_predict_end = _quiet
 
     return WholeTraining()
 
@@ -86,9 +90,12 @@ def train(args, folder):
     val_set = shapes.make_dataset(config.VALIDATION_STEPS * config.BATCH_SIZE, args.seed + 1)
     model = shapes.make_model("training", config, folder)
     started = time.monotonic()
-    bar = progress_bar(steps)
-    with open(os.path.join(folder, "training.log"), "w") as log, contextlib.redirect_stdout(log):
-        shapes.train(model, train_set, val_set, epochs, [bar])
+    progress = progress_bar(steps)
+    try:
+        with open(os.path.join(folder, "training.log"), "w") as log, contextlib.redirect_stdout(log):
+            shapes.train(model, train_set, val_set, epochs, [progress])
+    finally:
+        progress.stop()  # also after Ctrl-C: a bar that goes on hides the cursor
     return model, time.monotonic() - started, steps
 
 

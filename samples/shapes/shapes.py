@@ -261,14 +261,15 @@ def learning_rate(peak, steps, warm_up=100):
     return CosineDecay(0.0, decay_steps=steps - warm_up, warmup_target=peak, warmup_steps=warm_up)
 
 
-def train(model, train_set, val_set, epochs, callbacks=None):
-    """Trains all layers up to epoch `epochs`."""
+def train(model, train_set, val_set, epochs, callbacks=None, layers="all"):
+    """Trains up to epoch `epochs`; `layers` as in `MaskRCNN.train`."""
+    print(f"Training {layers} layers" if layers in ("all", "heads") else f"Training layers {layers}")
     model.train(
         train_set,
         val_set,
         learning_rate=learning_rate(model.config.LEARNING_RATE, epochs * model.config.STEPS_PER_EPOCH),
         epochs=epochs,
-        layers="all",
+        layers=layers,
         custom_callbacks=callbacks,
     )
 
@@ -327,6 +328,7 @@ def parse_arguments(arguments=None):
     parser.add_argument("--seed", type=int, help="of the images, and of training (train: 0, else: 1000)")
     parser.add_argument("--epochs", type=count_argument, default=30, help="in total (default: 30)")
     parser.add_argument("--steps", type=count_argument, default=100, help="batches per epoch (default: 100)")
+    parser.add_argument("--layers", default="all", help="to train: heads, 3+, 4+, 5+, all or a regular expression")
     parser.add_argument("--image", metavar="<file>", help="detect: the image (default: one that is drawn)")
     parser.add_argument("--output", default="shapes_detections.png", metavar="<file>", help="detect: the PNG to write")
     args = parser.parse_args(arguments)
@@ -352,7 +354,7 @@ def run_train(model, args):
     config = model.config
     count = args.count or args.epochs * args.steps * config.BATCH_SIZE
     val_set = make_dataset(config.VALIDATION_STEPS * config.BATCH_SIZE, args.seed + 1)
-    train(model, make_dataset(count, args.seed), val_set, args.epochs)
+    train(model, make_dataset(count, args.seed), val_set, args.epochs, layers=args.layers)
     print(f"Checkpoints and logs are in {model.log_dir}")
 
 
@@ -378,8 +380,8 @@ def run_detect(model, args):
 
 def main(arguments=None):
     args = parse_arguments(arguments)
-    print(f"Command: {args.command}\nWeights: {args.weights}\nConfig:  {args.config}\nSeed:    {args.seed}\n"
-          f"Logs:    {args.logs}")  # fmt: skip
+    print(f"Command: {args.command}\nWeights: {args.weights}\nDataset: drawn shapes, seed {args.seed}\n"
+          f"Config:  {args.config}\nLogs:    {args.logs}")  # fmt: skip
     config = CONFIGS[args.config]()
     if args.command == "train":
         config.SEED, config.STEPS_PER_EPOCH = args.seed, args.steps
