@@ -308,7 +308,7 @@ def run_script(name, *arguments, cwd):
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     return subprocess.run(
         [sys.executable, FOLDER / f"{name}.py", *arguments],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False,
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=1800, check=False,
     )  # fmt: skip
 
 
