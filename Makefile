@@ -11,7 +11,7 @@ CHECK := $(abspath $(PY)) $(abspath $(MRCNN_GOLDEN))/check.py $(CURDIR) $(abspat
 OTHER_BACKENDS := jax torch
 ON_ALL_BACKENDS := forward_inference_r50.npz training_step_r50.npz model_functions.npz trained_slim/slim_val.npz
 
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 export KERAS_BACKEND ?= tensorflow
 
 .DEFAULT_GOAL := help

@@ -15,6 +15,7 @@ import time
 import numpy as np
 
 if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's remarks would cut through the progress bar
     # a checkout runs without being installed
     sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 
@@ -55,15 +56,15 @@ def progress_bar(steps):
 
         def on_train_begin(self, logs=None):
             self.bar = Progress(
-                TextColumn("Training"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"),
+                TextColumn("Training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"),
                 TimeRemainingColumn(), TextColumn("left"), console=console, redirect_stdout=False,
             )  # fmt: skip
-            self.task = self.bar.add_task("", total=steps, loss=float("nan"))
+            self.task = self.bar.add_task("", total=steps, loss="getting ready")
             self.started = time.monotonic()
             self.bar.start()
 
         def on_train_batch_end(self, batch, logs=None):
-            self.bar.update(self.task, advance=1, loss=float(logs["loss"]))
+            self.bar.update(self.task, advance=1, loss=f"loss {float(logs['loss']):.3f}")
 
         def on_epoch_end(self, epoch, logs=None):
             done = self.bar.tasks[0].completed
@@ -219,4 +220,9 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("demo.py: interrupted")
+    except OSError as error:
+        sys.exit(f"demo.py: cannot write: {error}")

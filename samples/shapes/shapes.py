@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import skimage.draw
-import skimage.io
 
 ROOT_DIR = str(Path(__file__).resolve().parents[2])
 DEFAULT_LOGS_DIR = os.path.join(ROOT_DIR, "logs")
 
 if __name__ == "__main__":
     sys.path.append(ROOT_DIR)  # a checkout runs without being installed
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's remarks would bury what this program says
 
 from mrcnn import utils  # noqa: E402
 from mrcnn.config import Config  # noqa: E402
@@ -346,6 +346,8 @@ def parse_arguments(arguments=None):
         parser.error(f"--image {args.image}: there is no such file")
     if args.command == "detect" and not os.path.isdir(os.path.dirname(os.path.abspath(args.output))):
         parser.error(f"--output {args.output}: there is no such folder")
+    if args.command == "detect" and not args.output.lower().endswith(".png"):
+        parser.error(f"--output {args.output}: the picture is a PNG; give a name that ends in .png")
     return args
 
 
@@ -369,7 +371,9 @@ def run_detect(model, args):
     from pictures import save_picture
 
     drawn = make_dataset(1, args.seed)
-    image = skimage.io.imread(args.image) if args.image else drawn.load_image(0)
+    if args.image:
+        drawn.add_image("file", 0, args.image)
+    image = drawn.load_image(len(drawn.image_info) - 1)
     result = model.detect([image])[0]
     for class_id, score, box in zip(result["class_ids"], result["scores"], result["rois"], strict=True):
         print(f"{drawn.class_names[class_id]:10} score {score:.3f}  box (y1, x1, y2, x2) {tuple(map(int, box))}")
@@ -388,9 +392,11 @@ def main(arguments=None):
     model = make_model("training" if args.command == "train" else "inference", config, args.logs)
     try:
         load_weights(model, args.weights)
-    except (FileNotFoundError, ValueError) as error:
+        {"train": run_train, "evaluate": run_evaluate, "detect": run_detect}[args.command](model, args)
+    except (FileNotFoundError, ValueError, FloatingPointError) as error:
         sys.exit(f"shapes.py: {error}")
-    {"train": run_train, "evaluate": run_evaluate, "detect": run_detect}[args.command](model, args)
+    except KeyboardInterrupt as stop:
+        sys.exit(f"shapes.py: {stop or 'interrupted'}")
 
 
 if __name__ == "__main__":
