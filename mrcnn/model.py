@@ -8,10 +8,9 @@ import mrcnn.engine.requirements  # noqa: F401 - before the imports that need a 
 from mrcnn import utils
 from mrcnn.config import Config
 from mrcnn.data import targets as _targets
-from mrcnn.data.loader import DataGenerator, data_generator, load_image_gt
+from mrcnn.data.loader import DataGenerator, compute_backbone_shapes, data_generator, load_image_gt
 from mrcnn.engine.inspect import log
 from mrcnn.engine.mask_rcnn import MaskRCNN
-from mrcnn.geometry import anchors as _anchors
 from mrcnn.geometry import images as _images
 from mrcnn.geometry.images import compose_image_meta, parse_image_meta
 from mrcnn.network import detection as _detection
@@ -87,21 +86,6 @@ __all__ = [
 
 
 # ---- network
-
-
-def compute_backbone_shapes(config, image_shape):
-    """The size of each feature map of the pyramid.
-
-    Args:
-        config: Config; a callable BACKBONE brings its COMPUTE_BACKBONE_SHAPE.
-        image_shape: (H, W, channels) of a molded image.
-
-    Returns:
-        [levels, (height, width)] int, cells.
-    """
-    if callable(config.BACKBONE):
-        return config.COMPUTE_BACKBONE_SHAPE(image_shape)
-    return _anchors.backbone_shapes(image_shape, config.BACKBONE_STRIDES)
 
 
 class ProposalLayer(_proposals.ProposalLayer):

@@ -10,6 +10,7 @@ import pytest
 from keras import layers
 from tiny import Squares, config
 
+from mrcnn.data.batches import Items
 from mrcnn.data.loader import DataGenerator, TrainingStream, ValidationData
 
 
@@ -78,6 +79,30 @@ def test_stream_is_endless_and_of_full_batches():
     assert all(sorted(seen[5 * p:5 * p + 5]) == [*range(5)] for p in range(4))
     assert all(len(ids(stream[i])) == 2 for i in range(6))
     assert all_ids(TrainingStream(Squares(5), config(), shuffle=False), range(5)) == [*range(5)] * 2
+
+
+def test_orders_are_drawn_once(monkeypatch):
+    """Not for each batch: with many images that takes longer than reading some."""
+    drawn, rng = [], Items._rng
+    monkeypatch.setattr(Items, "_rng", lambda self, *key: drawn.append(key) or rng(self, *key))
+    items = Items(Squares(5), None, 7)
+    first, second = items.order(0, True), items.order(1, True)
+    with ThreadPoolExecutor(8) as pool:
+        orders = list(pool.map(lambda n: items.order(n % 2, True), range(40)))
+    assert all(order is (first, second)[n % 2] for n, order in enumerate(orders)) and len(drawn) == 2
+    for number in range(2, 20):
+        items.order(number, True)
+    assert len(items._orders) < 10  # however long the training
+    np.testing.assert_array_equal(items.order(0, True), first)
+
+
+def test_orders_take_in_images_that_were_added():
+    dataset = Squares(5)
+    items = Items(dataset, None, 7)
+    assert len(items.order(0, True)) == 5
+    dataset.add_image("squares", 5, path=None, size=64)
+    dataset.prepare()
+    assert sorted(items.order(0, True)) == [*range(6)]
 
 
 def test_stream_smaller_than_a_batch():
@@ -277,9 +302,9 @@ def test_tiny_objects_are_counted():
             masks[..., 0] = False
             return masks, class_ids
 
-    stream = TrainingStream(Tiny(4), config(), shuffle=False)
+    stream = TrainingStream(Tiny(10), config(), shuffle=False)
     with pytest.warns(UserWarning) as caught:
-        for k in range(5):
+        for k in range(50):
             stream.batch(k)
     assert [str(w.message)[:22] for w in caught] == ["1 objects in 1 images ", "10 objects in 10 image"]
 

@@ -130,8 +130,9 @@ def test_summary_is_short():
 def test_tiny_objects_are_counted():
     record = Record()
     with pytest.warns(UserWarning) as caught:
-        for _ in range(100):
-            record.lost(2)
+        for image_id in range(100):
+            record.lost(image_id, 2)
+            record.lost(0, 2)  # the next epoch meets the same images
     assert [str(w.message).split(" so far")[0] for w in caught] == [
         "2 objects in 1 images", "20 objects in 10 images", "200 objects in 100 images",
     ]

@@ -1,4 +1,5 @@
 import numpy as np
+import PIL.Image
 import pytest
 import skimage.io
 
@@ -113,6 +114,39 @@ def test_16_bits_are_scaled(tmp_path, name):
 def test_float_files_are_scaled(tmp_path):
     loaded = with_file(tmp_path, np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8), "float.tif").load_image(0)
     assert loaded.dtype == np.uint8 and loaded.max() == 255
+
+
+def with_colours(folder, image, name, **options):
+    """What `load_image` makes of an image of PIL."""
+    image.save(folder / name, **options)
+    dataset = Dataset()
+    dataset.add_image("files", name, folder / name)
+    return dataset.load_image(0)
+
+
+@pytest.mark.parametrize("name", ["cmyk.jpg", "cmyk.tif"])
+def test_cmyk_keeps_its_black(tmp_path, name):
+    """A red that is half black; without K it would be as bright as can be."""
+    loaded = with_colours(tmp_path, PIL.Image.new("CMYK", (8, 6), (0, 255, 255, 128)), name)
+    assert loaded.dtype == np.uint8 and loaded.shape == (6, 8, 3)
+    np.testing.assert_allclose(loaded, np.broadcast_to([127, 0, 0], (6, 8, 3)), atol=3)
+
+
+@pytest.mark.parametrize("name", ["palette.png", "palette.gif", "palette.tif"])
+def test_palettes_become_colours(tmp_path, name):
+    image = PIL.Image.fromarray((np.arange(48, dtype=np.uint8) % 3).reshape(6, 8), "L")
+    colours = np.array([[200, 10, 30], [0, 255, 0], [5, 6, 7]], np.uint8)
+    image.putpalette(colours.tobytes())
+    assert image.mode == "P"
+    loaded = with_colours(tmp_path, image, name)
+    np.testing.assert_array_equal(loaded, colours[np.arange(48) % 3].reshape(6, 8, 3))
+
+
+def test_transparent_palettes_keep_their_colours(tmp_path):
+    image = PIL.Image.new("P", (8, 6), 1)
+    image.putpalette([1, 2, 3, 40, 50, 60])
+    loaded = with_colours(tmp_path, image, "clear.png", transparency=b"\xff\x00")
+    np.testing.assert_array_equal(loaded, np.broadcast_to([40, 50, 60], (6, 8, 3)))
 
 
 def test_errors_name_the_image(tmp_path):

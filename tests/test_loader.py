@@ -311,6 +311,14 @@ def test_compute_backbone_shapes():
     assert loader.compute_backbone_shapes(config(), (64, 64, 3)).tolist() == [[16, 16], [8, 8], [4, 4], [2, 2], [1, 1]]
 
 
+def test_config_anchors():
+    settings = config(RPN_ANCHOR_STRIDE=2)
+    anchors = loader.config_anchors(settings, (64, 128, 3))
+    assert anchors.shape == (3 * sum(h * w for h, w in [(8, 16), (4, 8), (2, 4), (1, 2), (1, 1)]), 4)
+    generator = loader.DataGenerator(Squares(2), settings)
+    np.testing.assert_array_equal(generator.anchors, loader.config_anchors(settings, (64, 64, 3)))
+
+
 # ------------------------------------------------------------------ the generator of old
 def test_generator_goes_round_and_skips_images_without_objects():
     images = [np.zeros((64, 64, 3), np.uint8)] * 4

@@ -12,7 +12,9 @@ import tiny
 import mrcnn.utils
 from mrcnn import model as modellib
 from mrcnn.config import Config
+from mrcnn.data import loader
 from mrcnn.engine import requirements
+from mrcnn.network import assemble
 
 # the layers and losses have their golden tests beside their own files
 CASES = golden_files.cases(
@@ -28,6 +30,11 @@ def test_golden(case):
 
 def test_utils_is_a_part_of_it():
     assert modellib.utils is mrcnn.utils
+
+
+def test_shapes_and_anchors_are_computed_in_one_place():
+    assert modellib.compute_backbone_shapes is loader.compute_backbone_shapes
+    assert assemble.config_anchors is loader.config_anchors
 
 
 def test_everything_listed_is_there():

@@ -72,16 +72,38 @@ def test_class_names_of_coco():
     assert {name: mrcnn.COCO_CLASS_NAMES.index(name) for name in numbers} == numbers
 
 
-@pytest.mark.slow
-def test_wheel_and_sdist_hold_the_package_and_nothing_else(tmp_path):
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Paths of a wheel and an sdist of this tree."""
+    folder = tmp_path_factory.mktemp("dist")
+    succeed("-m", "build", "--no-isolation", "--outdir", folder, ROOT)
+    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return {"wheel": wheel, "sdist": sdist}
+
+
+def succeed(*arguments, **options):
+    """What Python prints, which must end well."""
+    result = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, check=False,
+                            **options)
     assert result.returncode == 0, result.stdout + result.stderr
-    (sdist,) = tmp_path.glob("*.tar.gz")
-    (wheel,) = tmp_path.glob("*.whl")
-    assert sdist.name == f"mask_rcnn-{mrcnn.__version__}.tar.gz"
-    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    return result.stdout
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_hold_the_package_and_nothing_else(built):
+    assert built["sdist"].name == f"mask_rcnn-{mrcnn.__version__}.tar.gz"
+    packed = {name for name in zipfile.ZipFile(built["wheel"]).namelist() if ".dist-info/" not in name}
     assert packed == {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_wheel_and_sdist_can_be_installed(kind, built, tmp_path):
+    pip = ["-m", "pip", "--disable-pip-version-check", "install", "--no-index", "--no-deps", "--no-build-isolation"]
+    succeed(*pip, "--target", tmp_path / "installed", built[kind])
+    code = "import sys; sys.path.insert(0, 'installed'); import mrcnn; print(mrcnn.__version__, mrcnn.__file__)"
+    version, path = succeed("-c", code, cwd=tmp_path).split(maxsplit=1)
+    assert version == mrcnn.__version__ and Path(path.strip()).is_relative_to(tmp_path / "installed")
 
 
 @pytest.mark.parametrize("module", ["mrcnn", "mrcnn.config"])

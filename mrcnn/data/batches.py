@@ -14,6 +14,8 @@ from mrcnn.data.checks import ClassMismatch, NoObjects, Record, image_name
 _ORDER, _REPLACEMENT, _ITEM = range(3)
 # How many batches `image_ids` and `ready_at` look back.
 _REMEMBERED = 256
+# How many orders are kept: workers may be at the end of one pass and at the start of the next.
+_ORDERS = 4
 
 
 class Items:
@@ -29,11 +31,21 @@ class Items:
     def __init__(self, dataset, make_arrays, seed):
         self.dataset, self.seed, self.record = dataset, seed, Record()
         self._make_arrays = make_arrays
+        self._orders, self._lock = OrderedDict(), threading.Lock()
 
     def order(self, number, shuffle):
-        """The image ids in the order of pass `number`."""
+        """The image ids in the order of pass `number`; not to be changed."""
         ids = np.asarray(self.dataset.image_ids)
-        return self._rng(_ORDER, number).permutation(ids) if shuffle else ids
+        if not shuffle:
+            return ids
+        key = (number, len(ids))  # the data set may have grown
+        with self._lock:
+            if key not in self._orders:
+                self._orders[key] = self._rng(_ORDER, number).permutation(ids)
+                self._orders[key].flags.writeable = False
+                if len(self._orders) > _ORDERS:
+                    self._orders.popitem(last=False)
+            return self._orders[key]
 
     def fetch(self, image_id, key, strict=False):
         """(image id, arrays) of this image or, when it cannot be trained on, of another one."""
@@ -68,7 +80,7 @@ class Items:
             self.record.failed(image_id, self.reference(image_id), error)
             return None
         if lost:
-            self.record.lost(lost)
+            self.record.lost(image_id, lost)
         return arrays
 
     @staticmethod

@@ -110,7 +110,7 @@ class Record:
     def __init__(self):
         self.empty = set()  # ids of images that are known to have no objects
         self.problems = []  # (reference, error) of each image that failed
-        self._seen, self._failed, self._tiny = set(), set(), [0, 0]
+        self._seen, self._failed, self._tiny = set(), set(), {}
         self._lock = threading.Lock()
 
     def seen(self, image_id):
@@ -138,12 +138,13 @@ class Record:
         more = len(self.problems) - most
         return "\n".join(lines + [f"  and {more} more"] * (more > 0))
 
-    def lost(self, count):
-        """Counts the objects of an image that vanished by resizing, and warns the first, tenth, hundredth ... time."""
+    def lost(self, image_id, count):
+        """Counts the objects of an image that vanished by resizing; warns of the first, tenth, hundredth ... image."""
         with self._lock:
-            self._tiny[0] += count
-            self._tiny[1] += 1
-            objects, images = self._tiny
+            if image_id in self._tiny:  # seen in an earlier epoch
+                return
+            self._tiny[image_id] = count
+            objects, images = sum(self._tiny.values()), len(self._tiny)
         if str(images).strip("0") == "1":
             warnings.warn(f"{objects} objects in {images} images so far are smaller than a pixel after resizing, or "
                           "have no pixels at all; they are left out", stacklevel=2)

@@ -3,9 +3,13 @@
 import os
 
 import numpy as np
+import PIL.Image
 import skimage.io
 
 from mrcnn.geometry.images import standardize_image
+
+# Modes of PIL whose channels mean something else, and what to make of them. K of CMYK would pass for an alpha channel.
+CONVERTED = {"CMYK": "RGB", "YCbCr": "RGB", "P": "RGBA", "PA": "RGBA"}
 
 
 class Dataset:
@@ -154,7 +158,7 @@ class Dataset:
         return self.image_info[image_id]["path"]
 
     def load_image(self, image_id):
-        """Reads an image; grey, alpha channel and 16 bits become three channels of 8 bits.
+        """Reads an image; grey, palette, CMYK, alpha channel and 16 bits become three channels of 8 bits.
 
         Args:
             image_id: int, index of the image.
@@ -194,12 +198,27 @@ class Dataset:
 
 
 def _read_image(path):
-    # Opened here, because the readers that are tried in turn leave a file open that is no image. Addresses, and TIFF
-    # files (whose reader is chosen by their name), are left to skimage.
-    if "://" in path or path.lower().endswith((".tif", ".tiff")):
+    if "://" in path:
         return skimage.io.imread(path)
+    # Opened here, because the readers that are tried in turn leave a file open that is no image. TIFF files, whose
+    # reader is chosen by their name, are left to skimage.
     with open(path, "rb") as file:
-        return skimage.io.imread(file)
+        colours = _converted(file)
+        if colours is not None:
+            return colours
+        file.seek(0)
+        if not path.lower().endswith((".tif", ".tiff")):
+            return skimage.io.imread(file)
+    return skimage.io.imread(path)
+
+
+def _converted(file):
+    """[H, W, 3 or 4] uint8 of a file whose channels are not those of grey, RGB or RGBA; None for all others."""
+    try:
+        image = PIL.Image.open(file)
+    except (PIL.UnidentifiedImageError, PIL.Image.DecompressionBombError):
+        return None  # other readers may know it, or take it at this size
+    return np.asarray(image.convert(CONVERTED[image.mode])) if image.mode in CONVERTED else None
 
 
 def _numbered(infos):

@@ -17,10 +17,26 @@ from mrcnn.geometry.masks import extract_bboxes, minimize_mask, resize_mask
 
 
 def compute_backbone_shapes(config, image_shape):
-    """Computes the size of the feature map of each level: [N, (height, width)] int."""
+    """Computes the size of each feature map of the pyramid.
+
+    Args:
+        config: Config; a callable BACKBONE brings its COMPUTE_BACKBONE_SHAPE.
+        image_shape: (H, W, channels) of a molded image.
+
+    Returns:
+        [levels, (height, width)] int, cells.
+    """
     if callable(config.BACKBONE):
         return np.asarray(config.COMPUTE_BACKBONE_SHAPE(image_shape))
     return pyramid.backbone_shapes(image_shape, config.BACKBONE_STRIDES)
+
+
+def config_anchors(config, image_shape):
+    """Pixel anchors [anchors, (y1, x1, y2, x2)] of all levels for an image of this shape, by the config's settings."""
+    return pyramid.generate_pyramid_anchors(
+        config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, compute_backbone_shapes(config, image_shape),
+        config.BACKBONE_STRIDES, config.RPN_ANCHOR_STRIDE,
+    )  # fmt: skip
 
 
 def check_dataset(dataset, config, role="the data set"):
@@ -143,10 +159,7 @@ class _ArrayMaker:
         sources = no_augmentation_sources or ()
         self.plain_sources = {sources} if isinstance(sources, str) else set(sources)
         self.backbone_shapes = compute_backbone_shapes(config, config.IMAGE_SHAPE)
-        self.anchors = pyramid.generate_pyramid_anchors(
-            config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, self.backbone_shapes, config.BACKBONE_STRIDES,
-            config.RPN_ANCHOR_STRIDE,
-        )  # fmt: skip
+        self.anchors = config_anchors(config, config.IMAGE_SHAPE)
 
     def items(self):
         """All images, drawn by the config's seed or by one from numpy's global generator."""
@@ -281,14 +294,9 @@ class TrainingStream(DataGenerator):
         return self.batch(self.start, strict=True)
 
     def _planned(self, k):
-        size, orders = len(self._items.dataset.image_ids), {}
-        planned = []
-        for n in range(k * self.batch_size, (k + 1) * self.batch_size):
-            number, place = divmod(n, size)
-            if number not in orders:
-                orders[number] = self._items.order(number, self.shuffle)
-            planned.append((int(orders[number][place]), (number, place)))
-        return planned
+        size = len(self._items.dataset.image_ids)
+        keys = [divmod(n, size) for n in range(k * self.batch_size, (k + 1) * self.batch_size)]
+        return [(int(self._items.order(number, self.shuffle)[place]), (number, place)) for number, place in keys]
 
 
 class ValidationData(DataGenerator):

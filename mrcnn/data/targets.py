@@ -120,16 +120,9 @@ def build_detection_targets(
             f"class ids {np.asarray(gt_class_ids).tolist()}"
         )
     overlaps = compute_overlaps(rpn_rois, gt_boxes[instances])
-    positive, negative = _pick_rois(overlaps.max(axis=1), rois_per_image, positive_ratio, rng)
-    kept = np.concatenate([positive, negative])
-    if len(kept) == 0:
-        raise ValueError(f"none of the {len(rpn_rois)} regions in rpn_rois is clearly an object or background")
-    if len(kept) < rois_per_image:
-        kept = np.concatenate([kept, rng.choice(kept, rois_per_image - len(kept), replace=True)])
-
+    kept, is_object = _pick_rois(overlaps.max(axis=1), rois_per_image, positive_ratio, rng)
     rois = rpn_rois[kept].astype(np.int32)
     matched = instances[overlaps.argmax(axis=1)[kept]]
-    is_object = np.isin(kept, positive)
     class_ids = np.where(is_object, gt_class_ids[matched], 0).astype(np.int32)
     rows, labels, matched = np.flatnonzero(is_object), class_ids[is_object], matched[is_object]
 
@@ -146,13 +139,19 @@ def build_detection_targets(
 
 
 def _pick_rois(iou, count, positive_ratio, rng):
-    """Indices of object and of background regions, at most `count` together."""
+    """Indices of `count` regions, objects first, repeated if there are too few; and bool, which are objects."""
 
     def at_most(limit, found):
         return rng.choice(found, limit, replace=False) if len(found) > limit else found
 
     positive = at_most(int(count * positive_ratio), np.flatnonzero(iou > ROI_IOU))
-    return positive, at_most(count - len(positive), np.flatnonzero(iou < ROI_IOU))
+    negative = at_most(count - len(positive), np.flatnonzero(iou < ROI_IOU))
+    kept = np.concatenate([positive, negative])
+    if len(kept) == 0:
+        raise ValueError(f"none of the {len(iou)} regions in rpn_rois is clearly an object or background")
+    if len(kept) < count:
+        kept = np.concatenate([kept, rng.choice(kept, count - len(kept), replace=True)])
+    return kept, np.isin(kept, positive)
 
 
 def generate_random_rois(image_shape, count, gt_class_ids, gt_boxes, rng=None):

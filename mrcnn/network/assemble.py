@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import keras
-import numpy as np
 from keras import layers, ops
 
-from mrcnn.geometry.anchors import backbone_shapes, generate_pyramid_anchors
+from mrcnn.data.loader import config_anchors
 from mrcnn.geometry.boxes import norm_boxes as norm_boxes_array
 from mrcnn.network import losses
 from mrcnn.network.backbone import resnet_graph
@@ -88,17 +87,6 @@ class TrainingModel(MaskRCNNModel):
         for tracker, value in zip(self.trackers, self.weighted_losses(y_pred).values(), strict=True):
             tracker.update_state(value)
         return self.get_metrics_result()
-
-
-def config_anchors(config, image_shape):
-    """Pixel anchors [anchors, (y1, x1, y2, x2)] of all levels for an image of this shape, by the config's settings."""
-    if callable(config.BACKBONE):
-        shapes = np.asarray(config.COMPUTE_BACKBONE_SHAPE(image_shape))
-    else:
-        shapes = backbone_shapes(image_shape, config.BACKBONE_STRIDES)
-    return generate_pyramid_anchors(
-        config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, shapes, config.BACKBONE_STRIDES, config.RPN_ANCHOR_STRIDE
-    )
 
 
 def _features(config, input_image):
