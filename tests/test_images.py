@@ -66,6 +66,17 @@ def test_values_are_rounded_and_not_wrapped():
     assert images.standardize_image(np.array([[0.0, 0.5, 1.0]]))[0, :, 0].tolist() == [0, 128, 255]
 
 
+def test_twelve_bits_in_sixteen_are_warned_of():
+    with pytest.warns(UserWarning, match=r"slide 3.*12 are used.*scale it to 0\.\.65535"):
+        made = images.standardize_image(np.full((3, 4), 4000, np.uint16), where="slide 3")
+    assert made.max() == 16
+
+
+def test_floats_a_little_above_one_are_refused():
+    with pytest.raises(ValueError, match=r"photo 7: floats .* these reach 1\.25"):
+        images.standardize_image(np.full((3, 4), 1.25), where="photo 7")
+
+
 def test_floats_up_to_255_keep_their_fractions():
     made = images.standardize_image(np.array([[0.25, 200.5]]))
     assert made.dtype == np.float32 and made[0, :, 0].tolist() == [0.25, 200.5]

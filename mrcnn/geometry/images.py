@@ -1,6 +1,7 @@
 """Images: any kind of pixels to 0..255, four ways to resize, molding, and the meta data that travels along."""
 
 import random
+import warnings
 
 import numpy as np
 import skimage.transform
@@ -53,6 +54,12 @@ def _to_255(image, where):
     if image.dtype.kind not in "uif":
         raise ValueError(f"{where}: pixels must be numbers; received dtype {image.dtype}")
     if image.dtype.kind == "u" and image.dtype.itemsize == 2:  # of either byte order
+        if 0 < image.max() < 4096:
+            warnings.warn(
+                f"{where}: of the 16 bits at most 12 are used (largest value {image.max()}), so that it comes out almost "
+                "black; if that is not meant, scale it to 0..65535 first",
+                stacklevel=4,
+            )
         return np.around(image / 257.0).astype(np.uint8)  # 65535 = 255 * 257
 
     low, high = image.min(), image.max()
@@ -62,6 +69,11 @@ def _to_255(image, where):
             f"{low} to {high}. Scale the image first"
         )
     if image.dtype.kind == "f":
+        if 1 < high < 2:  # an overshoot of 0..1 would come out black
+            raise ValueError(
+                f"{where}: floats are taken as 0..1 or as 0..255, and these reach {high}. Clip them to 1, or scale them "
+                "to 0..255"
+            )
         return np.around(image * 255.0).astype(np.uint8) if high <= 1 else image.astype(np.float32)
     return image.astype(np.uint8)
 
