@@ -56,8 +56,8 @@ def _to_255(image, where):
     if image.dtype.kind == "u" and image.dtype.itemsize == 2:  # of either byte order
         if 0 < image.max() < 4096:
             warnings.warn(
-                f"{where}: of the 16 bits at most 12 are used (largest value {image.max()}), so that it comes out almost "
-                "black; if that is not meant, scale it to 0..65535 first",
+                f"{where}: of the 16 bits at most 12 are used (largest value {image.max()}), so that it comes out "
+                "almost black; if that is not meant, scale it to 0..65535 first",
                 stacklevel=4,
             )
         return np.around(image / 257.0).astype(np.uint8)  # 65535 = 255 * 257
@@ -71,8 +71,8 @@ def _to_255(image, where):
     if image.dtype.kind == "f":
         if 1 < high < 2:  # an overshoot of 0..1 would come out black
             raise ValueError(
-                f"{where}: floats are taken as 0..1 or as 0..255, and these reach {high}. Clip them to 1, or scale them "
-                "to 0..255"
+                f"{where}: floats are taken as 0..1 or as 0..255, and these reach {high}. Clip them to 1, or scale "
+                "them to 0..255"
             )
         return np.around(image * 255.0).astype(np.uint8) if high <= 1 else image.astype(np.float32)
     return image.astype(np.uint8)
