@@ -27,7 +27,8 @@ class Config:
     # Name of the task, as in "balloon": letters, digits, "_" and "-". Log folders and checkpoints are called after it,
     # so a model needs one.
     NAME = None
-    # Any int seeds initial weights, data order, sampling and augmentation; None draws anew each time.
+    # Any int seeds initial weights, data order, sampling and augmentation, and the global generators of Python, numpy
+    # and Keras when a model is built; None draws anew each time.
     SEED = None
 
     # ---- batches and epochs
@@ -40,7 +41,8 @@ class Config:
     STEPS_PER_EPOCH = 1000
     # Validation batches after each epoch, always the same ones. More are steadier and take longer.
     VALIDATION_STEPS = 50
-    # Threads that prepare batches while the model trains; 0 prepares them in the training loop.
+    # Threads that prepare batches while the model trains. 0 and, as Keras has it, 1 are none of the data's own: batches
+    # are made where they are asked for, which is the training loop (on TensorFlow a thread of tf.data).
     DATA_WORKERS = 2
     # Batches that may wait, ready, in memory.
     DATA_QUEUE = 8
@@ -99,10 +101,12 @@ class Config:
 
     # ---- images
     # How an image becomes IMAGE_SHAPE: "square" scales it to fit and pads with zeros, "pad64" pads both sides to a
-    # multiple of 64, "crop" cuts out a random square of IMAGE_MIN_DIM (training only), "none" leaves it as it is.
+    # multiple of 64, "crop" cuts out a random square of IMAGE_MIN_DIM (training only), "none" leaves it as it is. With
+    # "pad64" and "none" a model trains only if every image comes out as IMAGE_SHAPE.
     IMAGE_RESIZE_MODE = "square"
     # Pixels: the shorter side is enlarged to MIN (None or 0: never), the longer side limited to MAX, which wins. The
-    # side of the molded image, MAX for "square" and MIN for "crop", must be a multiple of 64, as must pad64's MIN.
+    # side of the molded image, MAX for "square" and MIN for "crop", must be a multiple of 64, as must pad64's MIN. MAX
+    # may be None but for "square", as no other mode uses it.
     IMAGE_MIN_DIM = 800
     IMAGE_MAX_DIM = 1024
     # Images are enlarged by at least this factor, whatever IMAGE_MIN_DIM says; 0 asks for nothing.
@@ -123,7 +127,7 @@ class Config:
     # ---- detections
     # Objects returned per image, best first.
     DETECTION_MAX_INSTANCES = 100
-    # Least score of a detection, 0 to 1; 0 keeps all, as AP over a data set wants it.
+    # Least score of a detection, 0 to 1; 0 or None keeps all, as AP over a data set wants it.
     DETECTION_MIN_CONFIDENCE = 0.7
     # Of two detections of one class with a higher IoU than this only the better one is kept.
     DETECTION_NMS_THRESHOLD = 0.3
@@ -143,9 +147,9 @@ class Config:
         "mrcnn_mask_loss": 1.0,
     }
     # Batch normalisation: False keeps the loaded statistics (right for small batches), None trains statistics in
-    # training and uses them in detection, True uses the batch's statistics always.
+    # training and uses them in detection, True uses the batch's wherever the layer is trainable, in detection too.
     TRAIN_BN = False
-    # Largest norm of all gradients together; a larger one is scaled down to it. 0 turns clipping off.
+    # Largest norm of all gradients together; a larger one is scaled down to it. 0 or None turns clipping off.
     GRADIENT_CLIP_NORM = 5.0
 
     def __init_subclass__(cls, **kwargs):
@@ -219,7 +223,8 @@ class Config:
         raise ValueError(f"{type(self).__name__}.{name} = {getattr(self, name)!r}: {remedy}")
 
     def _image_shape(self):
-        side = self.IMAGE_MIN_DIM if self.IMAGE_RESIZE_MODE == "crop" else self.IMAGE_MAX_DIM
+        largest = self.IMAGE_MAX_DIM or self.IMAGE_MIN_DIM or Config.IMAGE_MAX_DIM
+        side = self.IMAGE_MIN_DIM if self.IMAGE_RESIZE_MODE == "crop" else largest
         return np.array([side, side, self.IMAGE_CHANNEL_COUNT])
 
     def _meta_size(self):
@@ -251,8 +256,10 @@ class Config:
                 self._fail(name, f"must be {'0 or more' if may_be_zero else 'greater than 0'}.")
             if name in _SHARES and value > 1:
                 self._fail(name, "must lie between 0 and 1.")
-        if self.ROI_POSITIVE_RATIO == 0:
-            self._fail("ROI_POSITIVE_RATIO", "must be greater than 0: the heads learn from positive regions.")
+        if int(self.TRAIN_ROIS_PER_IMAGE * self.ROI_POSITIVE_RATIO) < 1:
+            rois = f"of TRAIN_ROIS_PER_IMAGE = {self.TRAIN_ROIS_PER_IMAGE} regions"
+            self._fail("ROI_POSITIVE_RATIO", f"this share {rois} is less than one, but the heads learn from positive "
+                       "regions. Raise one of the two.")
         for name in self.LOSS_WEIGHTS:
             if name not in Config.LOSS_WEIGHTS:
                 self._fail("LOSS_WEIGHTS", f"{name!r} is no loss.{did_you_mean(name, Config.LOSS_WEIGHTS)}")
@@ -268,11 +275,8 @@ class Config:
         side = getattr(self, name) if name else 64
         if not side or side % 64:
             lower = 64 * max(1, (side or 0) // 64)
-            self._fail(
-                name,
-                f'the mode "{mode}" needs a multiple of 64, because the pyramid halves the image six times. '
-                f"Use {lower} or {lower + 64}.",
-            )
+            needed = f'the mode "{mode}" needs a multiple of 64, because the pyramid halves the image six times.'
+            self._fail(name, f"{needed} Use {lower} or {lower + 64}.")
         if len(self.MEAN_PIXEL) != self.IMAGE_CHANNEL_COUNT:
             self._fail("MEAN_PIXEL", f"must have IMAGE_CHANNEL_COUNT = {self.IMAGE_CHANNEL_COUNT} values.")
         if self.USE_MINI_MASK and self.MINI_MASK_SHAPE is None:
@@ -281,11 +285,8 @@ class Config:
         fresh_values = {"IMAGE_SHAPE": self._image_shape()} if mode in ("square", "crop") else {}
         for computed, fresh in (fresh_values | {"IMAGE_META_SIZE": self._meta_size()}).items():
             if not np.array_equal(getattr(self, computed), fresh):
-                self._fail(
-                    computed,
-                    f"does not fit {COMPUTED[computed]}, which would give {fresh}. Set these in the class, not after "
-                    "the config was made.",
-                )
+                misfit = f"does not fit {COMPUTED[computed]}, which would give {fresh}."
+                self._fail(computed, f"{misfit} Set these in the class, not after the config was made.")
 
     def _check_network(self):
         if isinstance(self.BACKBONE, str):
@@ -311,10 +312,8 @@ class Config:
                 self._fail(name, "must hold values greater than 0.")
         shapes = [[self.MASK_POOL_SIZE * 2**n] * 2 for n in range(1, 8)]
         if list(self.MASK_SHAPE) not in shapes:
-            self._fail(
-                "MASK_SHAPE",
-                f"must be MASK_POOL_SIZE = {self.MASK_POOL_SIZE} doubled once or more: {shapes[0]}, {shapes[1]}, ...",
-            )
+            doubled = f"MASK_POOL_SIZE = {self.MASK_POOL_SIZE} doubled once or more"
+            self._fail("MASK_SHAPE", f"must be {doubled}: {shapes[0]}, {shapes[1]}, ...")
 
 
 # ---- what the checks know
@@ -390,8 +389,10 @@ _EXPECTED = {name: _expected(getattr(Config, name)) for name in SETTINGS} | {
     "BACKBONE_STRIDES": (_is_list_of(_is_int), "a list of whole numbers"),
     "MASK_SHAPE": (_is_list_of(_is_int, 2), _PAIR),
     "MINI_MASK_SHAPE": (_or_none(_is_list_of(_is_int, 2)), _PAIR),
-    "IMAGE_MIN_DIM": (_or_none(_is_int), "None or a whole number"),
+    **dict.fromkeys(("IMAGE_MIN_DIM", "IMAGE_MAX_DIM"), (_or_none(_is_int), "None or a whole number")),
     "IMAGE_MIN_SCALE": (_or_none(_is_number), "None or a number"),
+    "DETECTION_MIN_CONFIDENCE": (_or_none(_is_number), "None or a number"),
+    "GRADIENT_CLIP_NORM": (_or_none(_is_number), "None or a number"),
     "TRAIN_BN": (_or_none(_is_bool), "None, False or True"),
     "LOSS_WEIGHTS": (_is_loss_weights, "a dict from the names of losses to numbers of 0 or more"),
 }

@@ -120,11 +120,37 @@ def test_data_wait_reaches_the_table(model, model_dir):
     assert all(float(row["data_wait"]) == 0 and float(row["loss"]) > 0 and float(row["val_loss"]) > 0 for row in rows)
 
 
-def test_files_are_closed_when_a_training_breaks_off(model, model_dir):
+def test_columns_that_come_later_join_the_table(model, model_dir):
+    """First without validation, then with it, then without again."""
+    table = os.path.join(model_dir, "log.csv")
+    for epoch, settings in enumerate(({}, {"validation_data": data()}, {})):
+        fit(model, callbacks.Table(table), epochs=epoch + 1, initial_epoch=epoch, **settings)
+    with open(table, newline="") as file:
+        assert file.readline().strip() == "epoch,loss,val_loss"
+        file.seek(0)
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"] and all(float(row["loss"]) > 0 for row in rows)
+    assert float(rows[1]["val_loss"]) > 0 and rows[0]["val_loss"] == rows[2]["val_loss"] == "NA"
+    assert os.listdir(model_dir) == ["log.csv"]
+
+
+def test_a_table_that_keras_began_goes_on(model, model_dir):
+    table = os.path.join(model_dir, "log.csv")
+    fit(model, keras.callbacks.CSVLogger(table), epochs=1)
+    fit(model, callbacks.Table(table), epochs=2, initial_epoch=1)
+    with open(table, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["epoch"], row["val_loss"]) for row in rows] == [("0", "NA"), ("1", "NA")]
+
+
+def test_files_are_closed_when_a_training_breaks_off(model, model_dir, monkeypatch):
+    ended = []
+    open_file = keras.callbacks.LambdaCallback(on_train_end=lambda logs=None: ended.append(True))
+    monkeypatch.setattr(callbacks, "tensorboard", lambda log_dir: [open_file])
     stop = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: 1 / 0)
     with pytest.raises(ZeroDivisionError), callbacks.log_files(model_dir) as files:
         fit(model, *files, stop)
-    assert files[0].csv_file.closed
+    assert ended == [True]
 
 
 def test_tensorboard_gets_the_losses_or_a_line_says_why_not(model, model_dir, capsys):

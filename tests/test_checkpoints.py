@@ -14,6 +14,7 @@ from mrcnn.engine.checkpoints import (
     find_last,
     load_optimizer,
     parse_checkpoint,
+    run_name,
     save_optimizer,
     training_stage,
 )
@@ -35,6 +36,14 @@ def test_parses_checkpoints(path, date, epoch):
                                   "/l/coco20171029T2315/mask_rcnn_coco_0001.h5.tmp"])
 def test_other_paths_are_none(path):
     assert parse_checkpoint(path) is None
+    assert run_name(path) is None
+
+
+@pytest.mark.parametrize("path, name", [
+    ("logs/COCO20171029T2315/mask_rcnn_coco_0001.h5", "coco"),
+    ("\\l\\my-net_x220200229T0102\\mask_rcnn_my-net_x2_0107.h5", "my-net_x2")])
+def test_a_checkpoint_knows_the_name_of_its_run(path, name):
+    assert run_name(path) == name
 
 
 @given(name=st.from_regex(r"[a-z0-9_-]{1,12}", fullmatch=True), epoch=st.integers(1, 99999),

@@ -123,8 +123,9 @@ IMPOSSIBLE = {
     "RPN_ANCHOR_RATIOS": ([], "greater than 0"),
     "RPN_ANCHOR_SCALES": ((32, 64, 128), "five values"),
     "RPN_BBOX_STD_DEV": ([0.1, 0.1, 0.2, 0], "greater than 0"),
-    "ROI_POSITIVE_RATIO": (0, "greater than 0"),
+    "ROI_POSITIVE_RATIO": (0, "TRAIN_ROIS_PER_IMAGE = 200"),
     "STEPS_PER_EPOCH": (-5, "greater than 0"),
+    "TRAIN_ROIS_PER_IMAGE": (3, "less than one, but the heads learn from positive regions"),
     "WEIGHT_DECAY": (-0.1, "0 or more"),
 }
 
@@ -151,6 +152,20 @@ def test_every_doubling_of_the_mask_pool_is_a_mask_shape(pool, doublings):
     make(MASK_POOL_SIZE=pool, MASK_SHAPE=[side, side]).check_model()
     with pytest.raises(ValueError, match="MASK_SHAPE"):
         make(MASK_POOL_SIZE=pool, MASK_SHAPE=[side + 1, side + 1]).check_model()
+
+
+@pytest.mark.parametrize("mode", ["crop", "pad64", "none"])
+def test_larger_side_may_be_none_where_no_mode_uses_it(mode):
+    config = make(IMAGE_RESIZE_MODE=mode, IMAGE_MAX_DIM=None)
+    config.check_model()
+    config.display()
+    assert config.IMAGE_SHAPE.tolist() == [128, 128, 3]
+    with pytest.raises(ValueError, match=r"IMAGE_MAX_DIM = None: .*\"square\" needs a multiple of 64"):
+        make(IMAGE_MAX_DIM=None).check_model()
+
+
+def test_none_turns_off_as_zero_does():
+    make(DETECTION_MIN_CONFIDENCE=None, GRADIENT_CLIP_NORM=None).check_model()
 
 
 def test_callable_backbone_needs_its_shapes():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny
 
-from mrcnn.engine import mask_rcnn
+from mrcnn.engine import mask_rcnn, weights
 from mrcnn.engine.mask_rcnn import MaskRCNN
 
 TRAIN, VALIDATION = tiny.Squares(7), tiny.Squares(3, start=50)
@@ -151,7 +151,7 @@ def test_a_run_says_what_it_does(run):
     for part in ("conv1                  (Conv2D)", "Start epoch: 0, learning rate: 0.01",
                  f"Checkpoint path: {model.checkpoint_path}"):
         assert part in text
-    assert "Resuming" not in text
+    assert "resuming" not in text
     assert ("Tracing the graph, this takes about" in text) == (keras.backend.backend() != "torch")
 
 
@@ -173,7 +173,7 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(run, tmp_path, capsys
     resumed.load_weights(resumed.find_last())
     capsys.readouterr()
     resumed.train(TRAIN, VALIDATION, 0.01, 2, "all", custom_callbacks=[second])
-    assert "Resuming at epoch 2 of 2" in capsys.readouterr().out
+    assert "Start epoch: 1, learning rate: 0.01, resuming at epoch 2 of 2\n" in capsys.readouterr().out
     assert len(os.listdir(folder)) == 1
     for got, want in zip(first.steps + second.steps, steps, strict=True):
         assert got == pytest.approx(want, rel=1e-4)
@@ -189,7 +189,7 @@ def test_another_stage_starts_without_momentum(run, tmp_path, capsys):
     model.load_weights(done.find_last())
     model.train(TRAIN, None, 0.01, 3, "heads")
     printed = capsys.readouterr().out
-    assert "another stage" in printed and "Resuming at epoch 3 of 3" in printed
+    assert "another stage" in printed and "resuming at epoch 3 of 3" in printed
     assert model.epoch == 3 and model.find_last().endswith("mask_rcnn_tiny_0003.h5")
     assert int(model.keras_model.optimizer.iterations) == 2
 
@@ -260,7 +260,7 @@ def test_bad_images_are_listed_at_the_end(model_dir, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_too_many_bad_images_end_the_training(model_dir, workers):
+def test_too_many_bad_images_end_the_training(model_dir, workers, capsys):
     class MostlyTorn(tiny.Squares):
         def load_image(self, image_id):
             if image_id not in first:
@@ -272,9 +272,41 @@ def test_too_many_bad_images_end_the_training(model_dir, workers):
     model = make("training", model_dir, STEPS_PER_EPOCH=20, DATA_WORKERS=workers)
     with pytest.raises(ValueError, match=r"seen so far could not be used:(.|\n)*squares/\d+\.png.*truncated file"):
         model.train(data, None, 0.01, 1, "heads")
+    assert len(re.findall(r"Left out: .*truncated file", capsys.readouterr().out)) == 6
     for thread in set(threading.enumerate()) - threads:
         thread.join(5)
     assert set(threading.enumerate()) <= threads
+
+
+@pytest.mark.slow
+def test_bad_images_of_both_data_sets_are_listed_even_after_an_error(model_dir, capsys):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise KeyError("stop")
+
+    data, validation = Torn(7), Torn(4)
+    data.torn = int(next(k for k in data.image_ids if k not in _first_batch(data)))
+    validation.torn = 3
+    model = make("training", model_dir, STEPS_PER_EPOCH=4, VALIDATION_STEPS=2)
+    with pytest.raises(KeyError, match="stop"):
+        model.train(data, validation, 0.01, 1, "heads", custom_callbacks=[Stop()])
+    printed = capsys.readouterr().out
+    assert re.search(rf"Left out: .*squares/{data.torn}\.png.*truncated file", printed)
+    assert re.search(r"Left out of the validation: .*squares/3\.png.*truncated file", printed)
+
+
+@pytest.mark.slow
+def test_a_run_that_a_callback_stops_goes_on_from_there(model_dir, capsys):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    model = make("training", model_dir, STEPS_PER_EPOCH=1)
+    model.train(TRAIN, None, 0.01, 3, "heads", custom_callbacks=[Stop()])
+    assert model.epoch == 1 and model.find_last() == model.checkpoint_path.format(epoch=1)
+    capsys.readouterr()
+    model.train(TRAIN, None, 0.01, 2, "heads")
+    assert "resuming at epoch 2 of 2" in capsys.readouterr().out and model.epoch == 2
 
 
 def _first_batch(data):
@@ -314,13 +346,44 @@ def test_weights_trained_are_weights_detected_with(run, tmp_path):
     assert len(result["rois"]) == len(result["scores"]) == result["masks"].shape[2]
 
 
-def test_partly_loaded_weights_do_not_resume_the_optimizer(run, tmp_path):
+def test_partly_loaded_weights_start_a_new_run(run, tmp_path, capsys):
     done, _, _, _ = run
     model = make("training", str(tmp_path))
-    model.load_weights(done.find_last())
-    assert model._resume_from == done.find_last()
+    model.load_weights(done.find_last(), skip_mismatch=True)
+    assert model._resume_from == done.find_last() and model.epoch == 2
+    assert os.path.basename(model.log_dir) == os.path.basename(done.log_dir)
+    assert "new run" not in capsys.readouterr().out
     model.load_weights(done.find_last(), exclude="heads")
-    assert model._resume_from is None
+    assert model._resume_from is None and model.epoch == 0
+    assert not model._has_folder  # the first training makes one of its own, even in the same minute
+    line = rf"A new run starts at epoch 0: layers of .*0002\.h5 were left out \({weights.HEADS[0]}, "
+    assert re.search(line, capsys.readouterr().out)
+
+    other = make("training", str(tmp_path), NUM_CLASSES=6)
+    other.load_weights(done.find_last(), by_name=True, skip_mismatch=True)
+    assert other.epoch == 0 and "mrcnn_class_logits/kernel" in capsys.readouterr().out.split("new run starts")[1]
+
+
+@pytest.mark.parametrize("mode", ["training", "inference"])
+def test_a_checkpoint_of_another_task_starts_a_new_run(run, tmp_path, capsys, mode):
+    done, _, _, _ = run
+    model = make(mode, str(tmp_path), NAME="Tiny2")
+    model.load_weights(done.find_last())
+    assert model.epoch == 0 and model._resume_from is None
+    assert re.fullmatch(r"tiny2\d{8}T\d{4}", os.path.basename(model.log_dir))
+    assert os.path.basename(model.log_dir)[5:] != os.path.basename(done.log_dir)[4:] or not model._has_folder
+    printed = capsys.readouterr().out
+    assert ("epoch 0: " + done.find_last() + " is a checkpoint of another task ('tiny', not 'tiny2')" in printed) == (
+        mode == "training")
+    same = make(mode, str(tmp_path), NAME="TINY")
+    same.load_weights(done.find_last())
+    assert same.epoch == 2
+
+
+def test_the_folder_of_another_task_can_still_be_set(model_dir):
+    model = make("inference", model_dir)
+    model.set_log_dir("/path/to/logs/coco20171029T2315/mask_rcnn_coco_0001.h5")
+    assert model.epoch == 1 and model.log_dir == os.path.join(model_dir, "tiny20171029T2315")
 
 
 def test_missing_weights(model_dir):

@@ -67,7 +67,9 @@ def test_layers_can_be_freed_again(model):
     ("mrcnn_maks", "Did you mean 'mrcnn_mask'"),
     ("zzz.*", "one of heads, 3\\+"),
     ("(", "regular expression; received '\\('"),
-    (None, "received None")])
+    (None, "received None"),
+    (["res5.*", "heads"], "one regular expression; received \\['res5"),
+    (5, "received 5")])
 def test_misspelt_layers(model, layers, message):
     with pytest.raises(ValueError, match=message):
         training.layer_regex(layers, model)

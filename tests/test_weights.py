@@ -371,6 +371,23 @@ def test_a_model_speaks_the_layout_by_itself(tmp_path):
     assert same(variables(model), before)
 
 
+def test_a_file_is_only_overwritten_if_that_is_meant(tmp_path):
+    model, path = speak_layout(small_model()), tmp_path / "x.h5"
+    model.save_weights(path, overwrite=False)
+    before = path.read_bytes()
+    for variable in model.weights:
+        variable.assign(np.zeros(variable.shape))
+    with pytest.raises(ValueError, match=r"x\.h5 exists already, and overwrite is False"):
+        model.save_weights(path, overwrite=False)
+    with pytest.raises(ValueError, match="overwrite must be True or False; received 'h5'"):
+        model.save_weights(path, "h5")
+    with pytest.raises(TypeError, match="unknown arguments save_format"):
+        model.save_weights(path, save_format="h5")
+    assert path.read_bytes() == before
+    model.save_weights(path, overwrite=True)
+    assert path.read_bytes() != before
+
+
 def test_names_of_keras_own_format_stay_with_keras(tmp_path):
     model = speak_layout(small_model())
     before = variables(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import importlib.util
 import os
 import time
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 
 from mrcnn.engine.checkpoints import save_optimizer, training_stage
+from mrcnn.engine.h5_layout import atomic
 from mrcnn.engine.weights import save_weights
 
 
@@ -125,6 +127,46 @@ class DataWait(keras.callbacks.Callback):
             logs["data_wait"] = round(100 * self.waited / max(self.end - self.begin, 1e-9), 2)
 
 
+class Table(keras.callbacks.Callback):
+    """Writes a line of a CSV file after every epoch, and goes on with a file that is there.
+
+    A run that goes on with other columns (with validation, say, after epochs without) adds them to the file; epochs
+    without a value have NA.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {"epoch": epoch, **(logs or {})}
+        columns, rows = self._read()
+        if set(row) <= set(columns):
+            return self._write(self.path, "a", columns, [row])
+        columns = ["epoch", *sorted({*columns, *row} - {"epoch"})]
+        with atomic(self.path) as temporary:
+            self._write(temporary, "w", columns, [*rows, row])
+
+    def _read(self):
+        """The columns of the file and its lines as dicts; none if there is no file."""
+        if not os.path.exists(self.path):
+            return [], []
+        with open(self.path, newline="") as file:
+            reader = csv.DictReader(file, restval="NA")
+            return reader.fieldnames or [], list(reader)
+
+    @staticmethod
+    def _write(path, mode, columns, rows):
+        with open(path, mode, newline="") as file:
+            writer = csv.DictWriter(file, columns, restval="NA", extrasaction="ignore")
+            if mode == "w":
+                writer.writeheader()
+            writer.writerows(rows)
+
+
 class EpochStart(keras.callbacks.Callback):
     """Calls a function with the number of epochs done when an epoch begins."""
 
@@ -150,7 +192,7 @@ def tensorboard(log_dir):
 @contextlib.contextmanager
 def log_files(log_dir):
     """The callbacks that write log.csv, which a resumed run goes on with, and TensorBoard's files."""
-    files = [keras.callbacks.CSVLogger(os.path.join(log_dir, "log.csv"), append=True), *tensorboard(log_dir)]
+    files = [Table(os.path.join(log_dir, "log.csv")), *tensorboard(log_dir)]
     try:
         yield files
     except BaseException:

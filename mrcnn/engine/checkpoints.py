@@ -13,7 +13,7 @@ import keras
 from mrcnn.engine.h5_layout import atomic, is_whole, open_hdf5
 
 _TIMESTAMP = r"(\d{8}T\d{4})"
-_CHECKPOINT = re.compile(rf"(?:^|[/\\])[\w-]+?{_TIMESTAMP}[/\\]mask_rcnn_[\w-]+?_?(\d{{4,}})\.h5$")
+_CHECKPOINT = re.compile(rf"(?:^|[/\\])([\w-]+?){_TIMESTAMP}[/\\]mask_rcnn_[\w-]+?_?(\d{{4,}})\.h5$")
 
 
 def parse_checkpoint(path: str | os.PathLike) -> tuple[datetime.datetime, int] | None:
@@ -29,9 +29,14 @@ def parse_checkpoint(path: str | os.PathLike) -> tuple[datetime.datetime, int] |
     if not match:
         return None
     try:
-        return datetime.datetime.strptime(match.group(1), "%Y%m%dT%H%M"), int(match.group(2))
+        return datetime.datetime.strptime(match.group(2), "%Y%m%dT%H%M"), int(match.group(3))
     except ValueError:      # digits that are no date
         return None
+
+
+def run_name(path: str | os.PathLike) -> str | None:
+    """The name, in lower case, of the run that a path of a checkpoint belongs to; None for a path of another form."""
+    return _CHECKPOINT.search(os.fspath(path)).group(1).lower() if parse_checkpoint(path) else None
 
 
 def find_last(model_dir: str | os.PathLike, name: str) -> str:

@@ -102,7 +102,7 @@ def mold_inputs(images, molding):
 
     Returns:
         molded_images: [batch, H, W, channels] float64.
-        image_metas: [batch, 12 + classes] float64.
+        image_metas: [batch, 12 + classes] float64, or int64 when the scale of every image is a whole number.
         windows: [batch, (y1, x1, y2, x2)] int, pixels of the molded images.
 
     Raises:

@@ -12,7 +12,6 @@ import numpy as np
 
 from mrcnn.data import loader
 from mrcnn.engine import callbacks, inference, training, weights
-from mrcnn.engine.checkpoints import load_optimizer, training_stage
 from mrcnn.engine.inspect import Inspector, log
 from mrcnn.geometry.boxes import norm_boxes
 from mrcnn.network.assemble import build_model, config_anchors
@@ -84,6 +83,8 @@ class MaskRCNN:
     def load_weights(self, filepath, by_name=False, exclude=None, skip_mismatch=False):
         """Loads weights, and goes on with the run that they are a checkpoint of.
 
+        A new run starts instead if the file is a checkpoint of another NAME, or if a part of it was left out.
+
         Args:
             filepath: of an .h5 file of this package, of the original, or of an ImageNet backbone.
             by_name: match layers by name, not by their order in the file.
@@ -94,10 +95,12 @@ class MaskRCNN:
             FileNotFoundError: there is no such file.
             ValueError: the file is damaged or does not fit; says what to do.
         """
-        weights.load_weights(self.keras_model, filepath, by_name, exclude, skip_mismatch)
-        self.set_log_dir(filepath)
-        is_resumed = self.epoch > 0 and not exclude and not skip_mismatch
-        self._resume_from = os.fspath(filepath) if is_resumed else None
+        report = weights.load_weights(self.keras_model, filepath, by_name, exclude, skip_mismatch)
+        reason = weights.why_new_run(filepath, self.config.NAME, report)
+        self.set_log_dir(None if reason else filepath)
+        self._resume_from = os.fspath(filepath) if self.epoch else None
+        if reason and self.mode == "training":
+            print(f"A new run starts at epoch 0: {reason}")
 
     def get_imagenet_weights(self):
         """Downloads the ImageNet weights of the configured backbone, unless Keras has them.
@@ -201,11 +204,14 @@ class MaskRCNN:
         self._make_log_dir()
         self.set_trainable(regex)
         self.compile(learning_rate, self.config.LEARNING_MOMENTUM)
-        self._announce(learning_rate, epochs)
-        self._restore_optimizer()
-        self._fit(stream, validation, epochs, custom_callbacks)
-        for reference, problem in stream.problems:
-            print(f"Left out: {reference}: {problem}")
+        training.announce(self.keras_model, learning_rate, self.epoch, epochs, self.checkpoint_path)
+        if self._resume_from:
+            training.restore_optimizer(self.keras_model, callbacks.optimizer_path(self._resume_from))
+            self._resume_from = None
+        try:
+            self._fit(stream, validation, epochs, custom_callbacks)
+        finally:
+            training.list_problems(stream, validation)
 
     def _data(self, train_dataset, val_dataset, augmentation, no_augmentation_sources):
         """The batches to train and to validate on; the first of each is made, so that errors in the data show now."""
@@ -224,23 +230,6 @@ class MaskRCNN:
         validation.check_first_batch()
         return stream, validation
 
-    def _announce(self, learning_rate, epochs):
-        if self.epoch:
-            print(f"Resuming at epoch {self.epoch + 1} of {epochs}. ", end="")
-        print(f"Start epoch: {self.epoch}, learning rate: {learning_rate}")
-        print(f"Checkpoint path: {self.checkpoint_path}")
-        if seconds := training.tracing_seconds(self.keras_model):
-            print(f"Tracing the graph, this takes about {seconds} s", flush=True)
-
-    def _restore_optimizer(self):
-        """Gives a run that was resumed from disk its momentum back; a new stage starts with none."""
-        if not self._resume_from:
-            return
-        optimizer, variables = self.keras_model.optimizer, self.keras_model.trainable_variables
-        optimizer.build(variables)
-        path, self._resume_from = callbacks.optimizer_path(self._resume_from), None
-        load_optimizer(optimizer, path, training_stage(optimizer, variables))
-
     def _fit(self, stream, validation, epochs, custom_callbacks):
         config, steps = self.config, self.config.STEPS_PER_EPOCH
         checkpoint = callbacks.Checkpoint(self.checkpoint_path, self.epoch)
@@ -257,9 +246,8 @@ class MaskRCNN:
                     callbacks=[*built_in, *files, *(custom_callbacks or [])], shuffle=False,
                 )  # fmt: skip
         finally:
-            self.epoch = checkpoint.epoch  # an interrupted run goes on from its last checkpoint
+            self.epoch = checkpoint.epoch  # a run that ended early goes on from its last checkpoint
             training.stop_threads(stream, validation)
-        self.epoch = max(self.epoch, epochs)
 
     # ---- detection
 
@@ -283,7 +271,17 @@ class MaskRCNN:
         )  # fmt: skip
 
     def unmold_detections(self, detections, mrcnn_mask, original_image_shape, image_shape, window):
-        """Turns the network's rows for one image into boxes and masks, see `inference.unmold_detections`."""
+        """Turns the network's rows for one image into boxes and masks in the pixels of the original image.
+
+        Args:
+            detections: [N, (y1, x1, y2, x2, class_id, score)] float, normalized; the first class 0 ends the list.
+            mrcnn_mask: [N, height, width, classes] float, probabilities.
+            original_image_shape, image_shape: (H, W, channels) before and after resizing and padding.
+            window: (y1, x1, y2, x2) pixels of the resized image that are no padding.
+
+        Returns:
+            boxes [M, (y1, x1, y2, x2)] int32 in pixels, class_ids [M] int32, scores [M] float32, masks [H, W, M] bool.
+        """
         return inference.unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape, window)
 
     def detect(self, images, verbose=0):

@@ -10,6 +10,8 @@ import threading
 import keras
 import numpy as np
 
+from mrcnn.engine.checkpoints import load_optimizer, training_stage
+
 MEMORY_SETTINGS = ("IMAGES_PER_GPU", "IMAGE_MAX_DIM", "USE_MINI_MASK")
 _HEADS = r"(mrcnn|rpn|fpn)_.*"
 LAYER_PRESETS = {
@@ -32,14 +34,16 @@ def layer_regex(layers, model):
     Raises:
         ValueError: no preset, no expression, or no layer of the model fits; proposes the nearest name.
     """
+    wanted = f"layers must be one of {', '.join(LAYER_PRESETS)} or one regular expression; received {layers!r}"
+    if not isinstance(layers, str):
+        raise ValueError(wanted)
     regex = LAYER_PRESETS.get(layers, layers)
     names = [layer.name for layer in weighted_layers(model)]
     try:
         if any(re.fullmatch(regex, name) for name in names):
             return regex
-    except (re.error, TypeError) as error:
-        raise ValueError(f"layers must be one of {', '.join(LAYER_PRESETS)} or a regular expression; received "
-                         f"{layers!r} ({error})") from error
+    except re.error as error:
+        raise ValueError(f"{wanted} ({error})") from error
     close = difflib.get_close_matches(layers, [*LAYER_PRESETS, *names], n=1)
     raise ValueError(f"layers = {layers!r} fits no layer of the model" + (f". Did you mean {close[0]!r}?" if close else
                      f"; it must be one of {', '.join(LAYER_PRESETS)} or a regular expression of whole layer names"))
@@ -100,6 +104,18 @@ def make_optimizer(learning_rate, momentum, clip_norm):
     return keras.optimizers.SGD(rate, momentum=momentum, global_clipnorm=clip_norm or None)
 
 
+def restore_optimizer(model, path):
+    """Gives a run that was resumed from disk its momentum back; a new stage starts with none.
+
+    Args:
+        model: keras.Model, compiled; what trains is what trained.
+        path: of the optimizer's state.
+    """
+    optimizer, variables = model.optimizer, model.trainable_variables
+    optimizer.build(variables)
+    load_optimizer(optimizer, path, training_stage(optimizer, variables))
+
+
 def seed_draws(model, seed, epoch):
     """Sets the random generators inside a model as they are at the start of an epoch.
 
@@ -124,6 +140,22 @@ def tracing_seconds(model):
         return 0
     per_layer = 0.2 if keras.backend.backend() == "jax" else 0.1
     return 4 + round(per_layer * sum(1 for _ in weighted_layers(model)))
+
+
+def announce(model, learning_rate, epoch, epochs, checkpoint_path):
+    """Prints where a training starts, after `epoch` of `epochs` epochs, and where its checkpoints go."""
+    resuming = f", resuming at epoch {epoch + 1} of {epochs}" if epoch else ""
+    print(f"Start epoch: {epoch}, learning rate: {learning_rate}{resuming}")
+    print(f"Checkpoint path: {checkpoint_path}")
+    if seconds := tracing_seconds(model):
+        print(f"Tracing the graph, this takes about {seconds} s", flush=True)
+
+
+def list_problems(stream, validation=None):
+    """Prints the images that a training could not use, and why."""
+    for data, where in ((stream, ""), (validation, " of the validation")):
+        for reference, problem in data.problems if data is not None else ():
+            print(f"Left out{where}: {reference}: {problem}")
 
 
 def check_devices(gpu_count):

@@ -12,12 +12,12 @@ import h5py
 import keras
 import numpy as np
 
-from mrcnn.engine.checkpoints import find_last, load_optimizer, parse_checkpoint, save_optimizer
+from mrcnn.engine.checkpoints import find_last, load_optimizer, parse_checkpoint, run_name, save_optimizer
 from mrcnn.engine.h5_layout import is_whole, read_file, write_file
 from mrcnn.engine.imagenet import applications_name, imagenet_weights
 
 __all__ = ["HEADS", "LoadReport", "find_last", "imagenet_weights", "is_whole", "load_optimizer", "load_weights",
-           "parse_checkpoint", "read_file", "save_optimizer", "save_weights", "speak_layout"]
+           "parse_checkpoint", "read_file", "save_optimizer", "save_weights", "speak_layout", "why_new_run"]
 
 # The layers whose shapes follow the number of classes (mrcnn_bbox has no weights, but the original's users name it).
 HEADS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]
@@ -162,6 +162,27 @@ def load_weights(model: keras.Model, path: str | os.PathLike, by_name: bool = Fa
     return report
 
 
+def why_new_run(path: str | os.PathLike, name: str, report: LoadReport) -> str | None:
+    """Says why a checkpoint that was loaded does not continue its run.
+
+    Args:
+        path: of the file.
+        name: the configuration's NAME.
+        report: of `load_weights`.
+
+    Returns:
+        The reason; None if the run goes on, or if the file is no checkpoint of a run.
+    """
+    run = run_name(path)
+    if run is None:
+        return None
+    if run != name.lower():
+        return f"{path} is a checkpoint of another task ({run!r}, not {name.lower()!r})"
+    if report.excluded or report.mismatched:
+        return f"layers of {path} were left out ({_first([*report.excluded, *report.mismatched], 4)})"
+    return None
+
+
 def speak_layout(model: keras.Model) -> keras.Model:
     """Lets a model's own `save_weights("x.h5")` and `load_weights("x.h5")` use the original's layout.
 
@@ -172,9 +193,17 @@ def speak_layout(model: keras.Model) -> keras.Model:
     """
     keras_save, keras_load = model.save_weights, model.load_weights
 
-    def save(filepath, *args, **kwargs):
+    def save(filepath, overwrite=True, **kwargs):
         if os.fspath(filepath).endswith(".weights.h5"):
-            return keras_save(filepath, *args, **kwargs)
+            return keras_save(filepath, overwrite=overwrite, **kwargs)
+        if kwargs:
+            raise TypeError(f"save_weights: unknown arguments {', '.join(kwargs)}; a name that does not end in "
+                            ".weights.h5 takes filepath and overwrite only")
+        if overwrite not in (True, False):
+            raise ValueError(f"overwrite must be True or False; received {overwrite!r}")
+        if not overwrite and os.path.exists(filepath):
+            raise ValueError(f"{os.fspath(filepath)} exists already, and overwrite is False: take another name, or "
+                             "overwrite=True")
         return save_weights(model, filepath)
 
     def load(filepath, by_name=False, exclude=None, skip_mismatch=False, **kwargs):

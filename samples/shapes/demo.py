@@ -29,7 +29,7 @@ def parse_arguments(arguments=None):
     """Reads the command line."""
     parser = argparse.ArgumentParser(description="Train a small Mask R-CNN on drawn shapes, and show what it learned.")
     parser.add_argument("--output", default="demo", metavar="<folder>", help="where all files go (default: demo)")
-    parser.add_argument("--steps", type=shapes.count_argument, default=2500, help="of training (default: 2500)")
+    parser.add_argument("--steps", type=shapes.count_argument, default=3000, help="of training (default: 3000)")
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn at random (default: 0)")
     args = parser.parse_args(arguments)
     if not 0 <= args.seed < 2**32 - 2:

@@ -74,7 +74,8 @@ def small_backbone(input_image, stage5=True, train_bn=None):
             x = conv(x, filters, 1, stride, name + "_branch1")
         return layers.ReLU(name=f"res{name}_out")(layers.Add()([x, y]))
 
-    stages = [layers.ReLU()(conv(input_image, 16, 3, 2, "conv1"))]
+    # It keeps the sign of an edge and lifts weak ones, so that faint shapes count as well as bright ones.
+    stages = [layers.Activation("softsign")(conv(input_image, 24, 3, 2, "conv1"))]
     for stage, filters, blocks in ((2, 16, 2), (3, 32, 2), (4, 64, 2), (5, 96, 1)):
         if stage == 5 and not stage5:
             return [*stages, None]
@@ -100,7 +101,7 @@ class SmallShapesConfig(ShapesConfig):
     FPN_CLASSIF_FC_LAYERS_SIZE = 128
     MASK_POOL_SIZE = 7  # half the usual resolution, a fourth of the work
     MASK_CHANNELS = 48
-    MASK_SHAPE = [28, 28]
+    MASK_SHAPE = [14, 14]
     MINI_MASK_SHAPE = (28, 28)
     RPN_TRAIN_ANCHORS_PER_IMAGE = 64
     POST_NMS_ROIS_TRAINING = 64  # an image has four objects at most
