@@ -175,3 +175,10 @@ def test_epoch_start_counts_from_the_first_epoch(model):
     seen = []
     fit(model, callbacks.EpochStart(seen.append), epochs=5, initial_epoch=3)
     assert seen == [3, 4]
+
+
+def test_an_interrupted_training_says_how_to_go_on(tmp_path):
+    checkpoint = callbacks.Checkpoint(str(tmp_path / "mask_rcnn_x_{epoch:04d}.h5"), epoch=3)
+    assert callbacks.interrupted(checkpoint) == "interrupted in epoch 4, before the first checkpoint"
+    (tmp_path / "mask_rcnn_x_0003.h5").write_text("")
+    assert "the last checkpoint is" in callbacks.interrupted(checkpoint)

@@ -159,7 +159,7 @@ def test_nothing_left_to_do(run, capsys):
     model, _, _, _ = run
     before = tiny.weights_of(model.keras_model)
     model.train(TRAIN, VALIDATION, 0.01, 2, "all")
-    assert "Nothing left to do: 2 epochs are done" in capsys.readouterr().out
+    assert "Nothing left to do: epochs = 2 is the total, and 2 done already" in capsys.readouterr().out
     assert all(np.array_equal(before[n], value) for n, value in tiny.weights_of(model.keras_model).items())
 
 

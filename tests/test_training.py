@@ -135,7 +135,7 @@ def test_errors_of_data_threads_come_out_as_they_were():
     stream.failure = FileNotFoundError("image 7 is gone")
     with pytest.raises(FileNotFoundError, match="image 7") as caught, training.clear_errors({}, None, stream):
         raise RuntimeError("error in a generator")
-    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert caught.value.__suppress_context__
 
 
 def test_threads_end_after_an_exception(model):
@@ -168,3 +168,28 @@ def test_more_than_one_device_is_refused():
 def test_tracing_is_only_announced_where_it_happens(model):
     seconds = training.tracing_seconds(model)
     assert (seconds == 0) == (keras.backend.backend() == "torch")
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ((float("inf"), 1, None), "learning_rate must be a number"),
+    ((0.1, 1.5, None), "epochs must be a whole number.*received 1.5"),
+    ((0.1, 1, ["x"]), "custom_callbacks must be a list.*received 'x'"),
+    ((0.1, 1, print), "custom_callbacks must be a list"),
+])
+def test_arguments_are_checked_before_the_work_begins(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        training.check_arguments(*arguments)
+    training.check_arguments(0.1, 3, [keras.callbacks.Callback()])
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "logs"):
+        with pytest.raises(ValueError, match="model_dir.*cannot be made.*choose another"):
+            training.check_writable(str(folder))
+
+
+def test_schedules_are_announced_by_name(model, capsys):
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    training.announce(model, schedule, 0, 3, "x.h5")
+    assert "learning rate: by CosineDecay\n" in capsys.readouterr().out

@@ -29,6 +29,8 @@ def image_name(dataset, image_id):
 
 def check_ready(dataset, role="the data set"):
     """Raises a ValueError unless the data set has images and is prepared."""
+    if not hasattr(dataset, "image_info"):
+        raise ValueError(f"{role} must be a mrcnn.utils.Dataset; received {dataset!r}")
     if not dataset.image_info:
         raise ValueError(f"{role} has no images: call add_image() for each of them, then prepare()")
     if not hasattr(dataset, "num_classes") or len(dataset.image_ids) != len(dataset.image_info):

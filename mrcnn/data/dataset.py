@@ -180,7 +180,7 @@ class Dataset:
             raise FileNotFoundError(f"{where}: there is no such file; check the path given to add_image") from error
         except Exception as error:  # each reader has its own kinds of errors
             raise ValueError(
-                f"{where} cannot be read: {type(error).__name__}: {error}. Is it a whole image file?"
+                f"{where} cannot be read ({type(error).__name__}). Is it a whole image file of a common format?"
             ) from error
         return standardize_image(image, 3, where)
 

@@ -98,6 +98,14 @@ def advice(checkpoint):
     )
 
 
+def interrupted(checkpoint):
+    """What a training that was stopped by hand leaves behind, and how to go on; `checkpoint` is its `Checkpoint`."""
+    text = f"interrupted in epoch {checkpoint.epoch + 1}"
+    if checkpoint.last is None:
+        return f"{text}, before the first checkpoint"
+    return f"{text}; the last checkpoint is {checkpoint.last}: load_weights(that path, by_name=True) and train() go on"
+
+
 class DataWait(keras.callbacks.Callback):
     """Adds `data_wait` to the logs of an epoch: the share of the time, in percent, that steps waited for their batch.
 

@@ -44,6 +44,8 @@ class MaskRCNN:
             close = difflib.get_close_matches(str(mode).lower(), MODES, n=1)
             raise ValueError(f"mode must be one of {MODES}; received {mode!r}."
                              + (f" Did you mean {close[0]!r}?" if close else ""))
+        if isinstance(config, type):
+            raise ValueError(f"config must be an instance; received the class {config.__name__}: {config.__name__}()")
         config.check_model()
         training.check_devices(config.GPU_COUNT)
         self.mode, self.config = mode, config
@@ -132,7 +134,7 @@ class MaskRCNN:
 
     def _make_log_dir(self):
         """Makes the folder of the run; a new run takes the next minute that no other run has."""
-        os.makedirs(self.model_dir, exist_ok=True)
+        training.check_writable(self.model_dir)
         while not self._has_folder:
             try:
                 os.mkdir(self.log_dir)
@@ -197,8 +199,9 @@ class MaskRCNN:
         """
         self._require("training")
         regex = training.layer_regex(layers, self.keras_model)
+        training.check_arguments(learning_rate, epochs, custom_callbacks)
         if epochs <= self.epoch:
-            print(f"Nothing left to do: {self.epoch} epochs are done, and epochs = {epochs} is the total.")
+            print(f"Nothing left to do: epochs = {epochs} is the total, and {self.epoch} done already")
             return
         stream, validation = self._data(train_dataset, val_dataset, augmentation, no_augmentation_sources)
         self._make_log_dir()
@@ -245,6 +248,8 @@ class MaskRCNN:
                     stream, validation_data=validation, initial_epoch=self.epoch, epochs=epochs, steps_per_epoch=steps,
                     callbacks=[*built_in, *files, *(custom_callbacks or [])], shuffle=False,
                 )  # fmt: skip
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(callbacks.interrupted(checkpoint)) from None
         finally:
             self.epoch = checkpoint.epoch  # a run that ended early goes on from its last checkpoint
             training.stop_threads(stream, validation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import re
 import threading
 
@@ -82,6 +83,40 @@ def set_trainable(model, regex, indent=0, verbose=1):
                 print(f"{' ' * indent}{layer.name:20}   ({type(layer).__name__})")
 
 
+def _is_schedule(learning_rate):
+    return isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule)
+
+
+def check_learning_rate(learning_rate):
+    """Raises a ValueError unless the rate is a finite number above 0 or a Keras schedule."""
+    is_number = np.isscalar(learning_rate) and np.isreal(learning_rate)
+    if not _is_schedule(learning_rate) and not (is_number and 0 < learning_rate < np.inf):
+        raise ValueError(f"learning_rate must be a number above 0 or a Keras LearningRateSchedule; received "
+                         f"{learning_rate!r}")
+
+
+def check_arguments(learning_rate, epochs, custom_callbacks):
+    """Raises a ValueError for arguments of `train` that would fail only after the work has begun."""
+    check_learning_rate(learning_rate)
+    if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer):
+        raise ValueError(f"epochs must be a whole number, the total to train up to; received {epochs!r}")
+    is_list = custom_callbacks is None or isinstance(custom_callbacks, list | tuple)
+    wrong = [c for c in custom_callbacks or () if not isinstance(c, keras.callbacks.Callback)] if is_list else None
+    if not is_list or wrong:
+        raise ValueError("custom_callbacks must be a list of keras.callbacks.Callback objects; received "
+                         f"{wrong[0] if wrong else custom_callbacks!r}")
+
+
+def check_writable(model_dir):
+    """Makes the folder of the runs; a ValueError says why that cannot be."""
+    try:
+        os.makedirs(model_dir, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"model_dir = {model_dir!r} cannot be made ({error.strerror}): choose another") from error
+    if not os.access(model_dir, os.W_OK):
+        raise ValueError(f"model_dir = {model_dir!r} cannot be written to: choose another")
+
+
 def make_optimizer(learning_rate, momentum, clip_norm):
     """Stochastic gradient descent with the norm of all gradients together limited, as the original's Keras did.
 
@@ -96,11 +131,8 @@ def make_optimizer(learning_rate, momentum, clip_norm):
     Raises:
         ValueError: the learning rate is no positive number and no schedule.
     """
-    is_schedule = isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule)
-    if not is_schedule and not (np.isscalar(learning_rate) and np.isreal(learning_rate) and learning_rate > 0):
-        raise ValueError(f"learning_rate must be a number above 0 or a Keras LearningRateSchedule; received "
-                         f"{learning_rate!r}")
-    rate = learning_rate if is_schedule else float(learning_rate)
+    check_learning_rate(learning_rate)
+    rate = learning_rate if _is_schedule(learning_rate) else float(learning_rate)
     return keras.optimizers.SGD(rate, momentum=momentum, global_clipnorm=clip_norm or None)
 
 
@@ -145,7 +177,8 @@ def tracing_seconds(model):
 def announce(model, learning_rate, epoch, epochs, checkpoint_path):
     """Prints where a training starts, after `epoch` of `epochs` epochs, and where its checkpoints go."""
     resuming = f", resuming at epoch {epoch + 1} of {epochs}" if epoch else ""
-    print(f"Start epoch: {epoch}, learning rate: {learning_rate}{resuming}")
+    rate = f"by {type(learning_rate).__name__}" if _is_schedule(learning_rate) else learning_rate
+    print(f"Start epoch: {epoch}, learning rate: {rate}{resuming}")
     print(f"Checkpoint path: {checkpoint_path}")
     if seconds := tracing_seconds(model):
         print(f"Tracing the graph, this takes about {seconds} s", flush=True)
@@ -184,7 +217,7 @@ def clear_errors(sizes, *data):
     except Exception as error:
         failure = next((part.failure for part in data if part is not None and part.failure is not None), None)
         if failure is not None:
-            raise failure from (error if error is not failure else None)
+            raise failure from None  # the framework's own account of it is long and says nothing more
         if not _is_out_of_memory(error):
             raise
         settings = ", ".join(f"{name} = {value}" for name, value in sizes.items())

@@ -263,7 +263,9 @@ def _resolve_exclude(exclude: str | Iterable[str] | None, known: list[str]) -> l
         if name in known:
             continue
         message = f"exclude: neither the model nor the file has a layer {name!r}"
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        close = difflib.get_close_matches(name, ["heads", *known], n=1, cutoff=0.8)
+        if isinstance(exclude, str):
+            raise ValueError(f'{message}; it must be a list of layer names or "heads"')
         if close:
             raise ValueError(f"{message}. Did you mean {close[0]!r}?")
         warnings.warn(f"{message}; it is ignored.", stacklevel=3)
