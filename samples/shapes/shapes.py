@@ -107,6 +107,7 @@ class SmallShapesConfig(ShapesConfig):
     POST_NMS_ROIS_TRAINING = 64  # an image has four objects at most
     POST_NMS_ROIS_INFERENCE = 64
     TRAIN_ROIS_PER_IMAGE = 24
+    ROI_POSITIVE_RATIO = 0.5  # more regions with an object: surer scores for faint shapes
     TRAIN_BN = None  # no trained statistics to keep, and batches large enough to make new ones
     LEARNING_RATE = 0.02
 
@@ -373,8 +374,9 @@ def run_detect(model, args):
 
     drawn = make_dataset(1, args.seed)
     if args.image:
-        drawn.add_image("file", 0, args.image)
-    image = drawn.load_image(len(drawn.image_info) - 1)
+        photos = utils.Dataset()
+        photos.add_image("file", args.image, args.image)
+    image = photos.load_image(0) if args.image else drawn.load_image(0)
     result = model.detect([image])[0]
     for class_id, score, box in zip(result["class_ids"], result["scores"], result["rois"], strict=True):
         print(f"{drawn.class_names[class_id]:10} score {score:.3f}  box (y1, x1, y2, x2) {tuple(map(int, box))}")
