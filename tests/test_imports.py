@@ -17,6 +17,7 @@ MAY_IMPORT_FRAMEWORKS = {"network/kernels.py", "parallel_model.py"}
 IN_GEOMETRY = {"numpy", "scipy", "skimage"}
 MAY_READ_CONFIG = {
     "config.py", "utils.py", "model.py", "__main__.py", "data/loader.py", "network/assemble.py", "engine/mask_rcnn.py",
+    "engine/command_line.py",  # it is a part of the samples
 }
 
 
