@@ -84,6 +84,7 @@ def test_there_are_no_masks_unless_a_subclass_has_some():
     masks, class_ids = prepared().load_mask(0)
     assert masks.shape == (0, 0, 0) and masks.dtype == bool
     assert class_ids.shape == (0,) and class_ids.dtype == np.int32
+    assert prepared().coco_annotations(0) is None
 
 
 # ------------------------------------------------------------------ files

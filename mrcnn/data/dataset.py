@@ -16,7 +16,8 @@ class Dataset:
     """Classes, images and masks of one or more sources.
 
     A data set of your own is a subclass with three methods: one of any name that calls `add_class` and `add_image`;
-    `load_mask`; and `image_reference`, for messages. It overrides `load_image` where images do not lie in files.
+    `load_mask`; and `image_reference`, for messages. It overrides `load_image` where images do not lie in files, and
+    may bring `coco_annotations`, for evaluation.
 
         dataset = MyDataset()
         dataset.load_mine("/path")
@@ -195,6 +196,22 @@ class Dataset:
             class_ids: [N] int32, class of each mask; negative for a crowd.
         """
         return np.zeros((0, 0, 0), bool), np.zeros(0, np.int32)
+
+    def coco_annotations(self, image_id):
+        """The objects of an image as COCO annotations, for data sets that have them; may be overridden.
+
+        Evaluation then takes these instead of making them from `load_mask`, and keeps what masks of whole pixels would
+        lose: polygons, boxes with decimals, areas.
+
+        Args:
+            image_id: int, index of the image.
+
+        Returns:
+            list of dicts: `category_id` (int, class id in this data set, also of a crowd), `segmentation` (polygons or
+            RLE, in pixels of the image), and optionally `area`, `bbox` [x, y, width, height] and `iscrowd`; or None,
+            as here.
+        """
+        return None
 
 
 def _read_image(path):

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from mrcnn.data import loader
-from mrcnn.engine import callbacks, inference, training, weights
+from mrcnn.engine import callbacks, evaluation, inference, training, weights
 from mrcnn.engine.inspect import Inspector, log
 from mrcnn.geometry.boxes import norm_boxes
 from mrcnn.network.assemble import build_model, config_anchors
@@ -339,6 +339,33 @@ class MaskRCNN:
             return detections, masks
 
         return lambda images, metas: inference.in_batches(images, metas, self.config.BATCH_SIZE, run)
+
+    def evaluate(self, dataset, image_ids=None, limit=0, eval_type="both", verbose=1):
+        """Measures how well the objects of a data set are found, as COCO does; docs/evaluation.md explains the numbers.
+
+        Args:
+            dataset: prepared Dataset.
+            image_ids: indices of the images to evaluate; all by default.
+            limit: int, only the first so many of them; 0 = all.
+            eval_type: "bbox" for boxes, "segm" for masks, or "both".
+            verbose: 1 shows progress and prints pycocotools' summary and a table per class; 0 prints nothing.
+
+        Returns:
+            dict, see `evaluation.evaluate`; `["segm"]["AP50"]` is the average precision of masks at an IoU of 0.5.
+
+        Raises:
+            ValueError: the model is for training, an argument is wrong, or the data does not fit or cannot be read.
+            ImportError: pycocotools is not installed.
+        """
+        self._require("inference")
+        c = self.config
+        loader.check_dataset(dataset, c)
+        if verbose and c.DETECTION_MIN_CONFIDENCE:
+            print(f"DETECTION_MIN_CONFIDENCE = {c.DETECTION_MIN_CONFIDENCE} keeps objects of lower scores out of the "
+                  "AP: set it to 0 for figures to compare")
+        most = max(evaluation.COCO_DETECTIONS, c.DETECTION_MAX_INSTANCES)
+        return evaluation.evaluate(self.detect, dataset, image_ids, limit, eval_type, c.BATCH_SIZE, most, verbose,
+                                   c.IMAGE_CHANNEL_COUNT)  # fmt: skip
 
     def get_anchors(self, image_shape):
         """The anchors for an image of this shape.
