@@ -3,6 +3,7 @@
 import random
 import sys
 import types
+import warnings
 
 import numpy as np
 import pytest
@@ -155,7 +156,7 @@ def test_albumentations(pair):
 
 # ------------------------------------------------------------------ imgaug
 def test_stand_in_for_imgaug(pair, monkeypatch):
-    """Only `to_deterministic`, `augment_image` and `HooksImages` are asked for; masks by the name of the augmenter."""
+    """Little of imgaug is asked for, and masks are changed by the name of the augmenter."""
 
     class Fliplr:
         deterministic = False
@@ -169,6 +170,9 @@ def test_stand_in_for_imgaug(pair, monkeypatch):
             assert self.deterministic
             wanted = hooks is None or hooks.activator(None, self, [], True)
             return np.ascontiguousarray(image[:, ::-1]) if wanted else image
+
+        def augment_images(self, images, hooks=None):
+            return [self.augment_image(image, hooks) for image in images]
 
     class Blur(Fliplr):
         pass
@@ -205,6 +209,15 @@ def test_imgaug_without_rng_goes_on(pair, augmenters):
 def test_imgaug_leaves_masks_alone(pair, augmenters):
     image, mask = augment(*pair, augmenters.Sequential([augmenters.Fliplr(1.0), augmenters.Invert(1.0)]))
     assert np.array_equal(image, 255 - pair[0][:, ::-1]) and np.array_equal(mask, pair[1][:, ::-1])
+
+
+def test_imgaug_takes_many_masks_without_a_warning(augmenters):
+    masks = np.zeros((20, 30, 40), bool)
+    masks[:, :10] = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, turned = augment(np.zeros((20, 30, 3), np.uint8), masks, augmenters.Fliplr(1.0))
+    assert np.array_equal(turned, masks[:, ::-1])
 
 
 def test_imgaug_without_masks(pair, augmenters):

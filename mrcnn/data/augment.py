@@ -112,7 +112,8 @@ def _with_imgaug(image, masks, augmentation, rng):
     # Image and masks must share one draw.
     augmentation = augmentation.to_deterministic()
     new_image = augmentation.augment_image(image)
-    return new_image, augmentation.augment_image(masks, hooks=hooks) if masks.size else masks
+    # As a batch of one: imgaug takes a single array of many channels for a batch, and warns.
+    return new_image, augmentation.augment_images([masks], hooks=hooks)[0] if masks.size else masks
 
 
 def _with_keywords(image, masks, transform, rng, where):
