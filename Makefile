@@ -9,17 +9,19 @@ PIP_INSTALL := $(PY) -m pip install $(if $(CI),--quiet) --disable-pip-version-ch
 MRCNN_GOLDEN ?=
 CHECK := $(abspath $(PY)) $(abspath $(MRCNN_GOLDEN))/check.py $(CURDIR) $(abspath $(MRCNN_GOLDEN))
 OTHER_BACKENDS := jax torch
-ON_ALL_BACKENDS := forward_inference_r50.npz training_step_r50.npz model_functions.npz trained_slim/slim_val.npz
+ON_ALL_BACKENDS := forward_inference_r50.npz model_functions.npz trained_slim/slim_val.npz
+TRAINING := training_step_r50.npz
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export KERAS_BACKEND ?= tensorflow
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check long data golden backends lint clean
+LONG := long-core long-balloon long-nucleus long-jax long-torch
+.PHONY: help demo test check long $(LONG) data golden backends lint clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z -]+):.*## /  make \1\t/' | expand -t 30
 
 demo: $(VENV)/.core  ## train a small network on drawn shapes, evaluate it, write pictures to demo/
 	$(PY) samples/shapes/demo.py
@@ -30,12 +32,27 @@ test: $(VENV)/.dev lint  ## all tests on TensorFlow, but the long ones
 check: $(VENV)/.dev lint  ## the quick tests, under 3 minutes
 	$(PY) -m pytest -m "not slow and not long and not data and not backend" -x -q
 
-long: $(VENV)/.dev  ## the tests that take minutes each
+long: $(LONG)  ## all that takes long, part by part; each of them takes under an hour
+
+long-core: $(VENV)/.dev  ## long: kills, and the demo with other seeds
 	$(PY) -m pytest -m "long and not data"
 
-data: $(VENV)/.dev  ## the tests on real photos in the folder MRCNN_DATA
-	@test -d "$(MRCNN_DATA)" || { echo "make data: set MRCNN_DATA to the folder of the photos"; exit 2; }
-	$(PY) -m pytest -m data
+long-balloon: $(VENV)/.dev photos  ## long: a small network learns balloons from nothing
+	$(PY) -m pytest -m long -k balloons_are_learned -s
+
+long-nucleus: $(VENV)/.dev photos  ## long: a small network learns nuclei from nothing
+	$(PY) -m pytest -m long -k nuclei_are_learned -s
+
+long-jax long-torch: long-%: $(VENV)/.backends  ## long: all training steps of the original, on this backend
+	@test -f "$(MRCNN_GOLDEN)/check.py" || { echo "make $@: set MRCNN_GOLDEN to the folder of check.py"; exit 2; }
+	KERAS_BACKEND=$* $(CHECK)/$(TRAINING) --fail-only
+
+data: $(VENV)/.dev photos  ## the tests on real photos in the folder MRCNN_DATA
+	$(PY) -m pytest -m "data and not long"
+
+.PHONY: photos
+photos:
+	@test -d "$(MRCNN_DATA)" || { echo "set MRCNN_DATA to the folder of the photos"; exit 2; }
 
 golden: $(VENV)/.dev  ## compare with all the original's numbers in the folder MRCNN_GOLDEN
 	@test -f "$(MRCNN_GOLDEN)/check.py" || { echo "make golden: set MRCNN_GOLDEN to the folder of check.py"; exit 2; }
@@ -46,7 +63,8 @@ backends: $(VENV)/.backends  ## the golden tests on JAX and on torch
 		echo "--- KERAS_BACKEND=$$backend"; \
 		KERAS_BACKEND=$$backend $(PY) -m pytest -k golden -m "not long and not data" -q; \
 		if [ -f "$(MRCNN_GOLDEN)/check.py" ]; then for numbers in $(ON_ALL_BACKENDS); do \
-			KERAS_BACKEND=$$backend $(CHECK)/$$numbers --fail-only; done; fi; \
+			KERAS_BACKEND=$$backend $(CHECK)/$$numbers --fail-only; done; \
+			KERAS_BACKEND=$$backend $(CHECK)/$(TRAINING) --only all_lr1 --fail-only; fi; \
 	done
 	$(PY) -m pytest -m "backend and not long and not data" -q
 
@@ -65,7 +83,7 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	$(PIP_INSTALL) -e ".[dev,augment]"
+	$(PIP_INSTALL) -e ".[dev,augment,coco,video]"
 	@touch $@
 
 $(VENV)/.backends: $(VENV)/.dev

@@ -46,44 +46,53 @@ class ShapesConfig(Config):
     VALIDATION_STEPS = 5
 
 
-def small_backbone(input_image, stage5=True, train_bn=None):
-    """A slim ResNet of basic blocks (He et al. 2015, section 4.2).
+def slim_resnet(stem, widths):
+    """Makes a backbone: a slim ResNet of basic blocks (He et al. 2015, section 4.2).
 
     The layers are named as those of the large ResNets, so that `train(layers="4+")` and the like work here too.
 
     Args:
-        input_image: [batch, H, W, channels] float.
-        stage5: False leaves out C5.
-        train_bn: mode of the batch normalisation, as `Config.TRAIN_BN`.
+        stem: int, channels of the first convolution.
+        widths: four ints, channels of C2 to C5.
 
     Returns:
-        [C1, C2, C3, C4, C5 or None] of strides 2, 4, 8, 16 and 32.
+        A function for `Config.BACKBONE`: it takes an image [batch, H, W, channels] float, whether C5 is built, and the
+        mode of the batch normalisation, and gives [C1, C2, C3, C4, C5 or None] of strides 2, 4, 8, 16 and 32.
     """
-    from keras import layers
 
-    def conv(x, filters, size, stride, name):
+    def conv(x, filters, size, stride, name, train_bn):
+        from keras import layers
+
         names = (name, "bn_" + name) if name == "conv1" else ("res" + name, "bn" + name)
         x = layers.Conv2D(filters, size, strides=stride, padding="same", use_bias=False, name=names[0])(x)
         # A low momentum: a short training must not end with the statistics of its beginning.
         return layers.BatchNormalization(momentum=0.9, name=names[1])(x, training=train_bn)
 
-    def block(x, filters, stride, name):
-        y = layers.ReLU()(conv(x, filters, 3, stride, name + "_branch2a"))
-        y = conv(y, filters, 3, 1, name + "_branch2b")
+    def block(x, filters, stride, name, train_bn):
+        from keras import layers
+
+        y = layers.ReLU()(conv(x, filters, 3, stride, name + "_branch2a", train_bn))
+        y = conv(y, filters, 3, 1, name + "_branch2b", train_bn)
         if stride > 1:
-            x = conv(x, filters, 1, stride, name + "_branch1")
+            x = conv(x, filters, 1, stride, name + "_branch1", train_bn)
         return layers.ReLU(name=f"res{name}_out")(layers.Add()([x, y]))
 
-    # It keeps the sign of an edge and lifts weak ones, so that faint shapes count as well as bright ones.
-    stages = [layers.Activation("softsign")(conv(input_image, 24, 3, 2, "conv1"))]
-    for stage, filters, blocks in ((2, 16, 2), (3, 32, 2), (4, 64, 2), (5, 96, 1)):
-        if stage == 5 and not stage5:
-            return [*stages, None]
-        x = stages[-1]
-        for index in range(blocks):
-            x = block(x, filters, 2 if index == 0 else 1, f"{stage}{'abc'[index]}")
-        stages.append(x)
-    return stages
+    def backbone(input_image, stage5=True, train_bn=None):
+        from keras import layers
+
+        # It keeps the sign of an edge and lifts weak ones, so that faint objects count as well as bright ones.
+        stages = [layers.Activation("softsign")(conv(input_image, stem, 3, 2, "conv1", train_bn))]
+        for stage, filters in enumerate(widths if stage5 else widths[:3], start=2):
+            x = stages[-1]
+            for index in range(1 if stage == 5 else 2):
+                x = block(x, filters, 2 if index == 0 else 1, f"{stage}{'abc'[index]}", train_bn)
+            stages.append(x)
+        return stages if stage5 else [*stages, None]
+
+    return backbone
+
+
+small_backbone = slim_resnet(24, (16, 32, 64, 96))
 
 
 def backbone_shape(image_shape):
