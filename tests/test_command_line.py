@@ -272,6 +272,20 @@ def test_a_slip_in_the_program_keeps_its_traceback():
         raise TypeError("a slip")
 
 
+def test_remarks_while_importing_stay_off_the_screen(capfd):
+    with command_line.quiet_import():
+        os.write(2, b"a remark")
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "after"
+
+
+def test_remarks_of_an_import_that_fails_are_shown(capfd):
+    with pytest.raises(ImportError), command_line.quiet_import():
+        os.write(2, b"a remark")
+        raise ImportError("broken")
+    assert capfd.readouterr().err == "a remark"
+
+
 def test_no_keras(run_python):
     run_python("import sys; import mrcnn.engine.command_line; assert 'keras' not in sys.modules")
     assert sys.executable

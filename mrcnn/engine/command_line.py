@@ -313,6 +313,25 @@ def announce(args, **lines):
 
 
 @contextlib.contextmanager
+def quiet_import():
+    """Keeps off the screen what TensorFlow's libraries write to it while they are imported, unless that fails."""
+    with tempfile.TemporaryFile() as remarks:
+        sys.stderr.flush()
+        screen = os.dup(2)
+        os.dup2(remarks.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            remarks.seek(0)
+            os.write(screen, remarks.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(screen, 2)
+            os.close(screen)
+
+
+@contextlib.contextmanager
 def exit_on_error(name):
     """Ends the program with the message of an error that its user can do something about, without a traceback."""
     try:

@@ -337,7 +337,8 @@ def make_model(args, classes):
     config = command_line.configure(BalloonConfig, args, **settings)
     if args.command != "train" and os.path.isfile(args.weights):
         check_class_count(args.weights, classes)
-    from mrcnn import model as modellib
+    with command_line.quiet_import():
+        from mrcnn import model as modellib
 
     model = modellib.MaskRCNN("training" if args.command == "train" else "inference", config, args.logs)
     if args.command != "train" and args.weights == "last":

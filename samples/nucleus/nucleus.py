@@ -530,7 +530,8 @@ def main(arguments=None):
         config = command_line.configure(NucleusConfig if training else NucleusInferenceConfig, args)
         config.display()
 
-        from mrcnn import model as modellib  # not before now, because Keras takes its time
+        with command_line.quiet_import():
+            from mrcnn import model as modellib  # not before now, because Keras takes its time
 
         model = modellib.MaskRCNN("training" if training else "inference", config, args.logs)
         command_line.load_weights(model, args.weights, COCO_WEIGHTS_PATH, utils.download_trained_weights)

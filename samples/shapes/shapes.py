@@ -250,7 +250,10 @@ def make_dataset(count, seed=None, side=128):
 
 def make_model(mode, config, logs):
     """A model for `mode` "training" or "inference"; Keras is imported here, so that mistakes show before that."""
-    from mrcnn import model as modellib
+    from mrcnn.engine.command_line import quiet_import
+
+    with quiet_import():
+        from mrcnn import model as modellib
 
     return modellib.MaskRCNN(mode=mode, config=config, model_dir=logs)
 
