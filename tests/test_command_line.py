@@ -60,8 +60,9 @@ def test_help_has_all_flags_and_examples(capsys):
 def test_flags_become_settings():
     args = parse("train", "--model", "none", "--steps", "7", "--batch-size", "3", "--backbone", "resnet50",
                  "--image-size", "256", "--seed", "5")  # fmt: skip
-    config = command_line.configure(SampleConfig, args, STEPS_PER_EPOCH=100, VALIDATION_STEPS=4)
-    assert (config.STEPS_PER_EPOCH, config.VALIDATION_STEPS, config.BATCH_SIZE, config.SEED) == (7, 4, 3, 5)
+    config = command_line.configure(SampleConfig, args, STEPS_PER_EPOCH=100)
+    assert (config.STEPS_PER_EPOCH, config.VALIDATION_STEPS, config.BATCH_SIZE, config.SEED) == (7, 7, 3, 5)
+    assert command_line.configure(SampleConfig, args, VALIDATION_STEPS=4).VALIDATION_STEPS == 4
     assert config.BACKBONE == "resnet50" and config.IMAGE_SHAPE.tolist() == [256, 256, 3]
     assert config.TRAIN_BN is None and config.NAME == "sample" and type(config).__name__ == "SampleConfig"
 

@@ -44,7 +44,7 @@ def make_parser(description, commands, examples, output):
     group = parser.add_argument_group("the network and its training")
     group.add_argument("--epochs", type=at_least(1), metavar="<n>",
                        help="train one stage up to this many epochs in total, instead of the schedule")  # fmt: skip
-    group.add_argument("--steps", type=at_least(1), metavar="<n>", help="batches per epoch")
+    group.add_argument("--steps", type=at_least(1), metavar="<n>", help="batches per epoch, and at most of its validation")
     group.add_argument("--layers", type=layers, metavar="<layers>",
                        help="train one stage of heads, 3+, 4+, 5+, all or a regular expression of layer names, "
                             "instead of the schedule")  # fmt: skip
@@ -210,6 +210,8 @@ def configure(config_class, args, **settings):
         "SEED": args.seed,
     }  # fmt: skip
     settings |= {name: value for name, value in flags.items() if value is not None}
+    if args.steps:  # a short epoch is not to be followed by a long validation
+        settings["VALIDATION_STEPS"] = min(args.steps, settings.get("VALIDATION_STEPS", config_class.VALIDATION_STEPS))
     if args.weights == "none":
         settings.setdefault("TRAIN_BN", None)  # there are no statistics yet that could be kept
     config = type(config_class.__name__, (config_class,), settings)()
@@ -235,17 +237,15 @@ def choose_stages(args, schedule):
     return [(args.layers or first, args.epochs or schedule[-1][1], 1)]
 
 
-def train_in_stages(model, train_set, val_set, schedule, args=None, **keywords):
+def train_in_stages(model, train_set, val_set, stages, **keywords):
     """Trains stage after stage.
 
     Args:
         model: MaskRCNN in training mode.
         train_set, val_set: prepared Datasets.
-        schedule: list of (layers, total epochs, factor of the config's learning rate).
-        args: what a parser of `make_parser` parsed, whose flags may replace the schedule; None keeps it.
+        stages: list of (layers, total epochs, factor of the config's learning rate).
         **keywords: further arguments of `MaskRCNN.train`.
     """
-    stages = choose_stages(args, schedule) if args else schedule
     for chosen, epochs, factor in stages:
         if model.epoch >= epochs and len(stages) > 1:
             continue  # a resumed run is past this stage

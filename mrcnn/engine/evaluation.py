@@ -217,7 +217,8 @@ def _detect(detect, dataset, batch, coco_ids, with_masks):
     for (image_id, image, annotations), result, name in zip(batch, results, names):
         _check_result(result, image.shape[:2], dataset.num_classes, with_masks, name)
         masks = result["masks"] if with_masks else None
-        found = coco_results(coco_ids[image_id], result["rois"], result["class_ids"], result["scores"], masks)
+        class_ids = np.abs(result["class_ids"])  # of a crowd it is negative, as in `load_mask`
+        found = coco_results(coco_ids[image_id], result["rois"], class_ids, result["scores"], masks)
         # Of classes that the image's source does not know nobody can say whether they are there.
         source = dataset.source_class_ids.get(dataset.image_info[image_id]["source"], dataset.class_ids)
         judged = {*source, *(annotation["category_id"] for annotation in annotations)}
@@ -226,7 +227,7 @@ def _detect(detect, dataset, batch, coco_ids, with_masks):
 
 
 def _check_result(result, shape, num_classes, with_masks, where):
-    count, class_ids = len(result["rois"]), np.asarray(result["class_ids"])
+    count, class_ids = len(result["rois"]), np.abs(result["class_ids"])
     if len(class_ids) != count or len(result["scores"]) != count:
         raise ValueError(f"{where}: detect returned {count} rois, {len(class_ids)} class_ids and "
                          f"{len(result['scores'])} scores")

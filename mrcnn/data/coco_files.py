@@ -1,0 +1,273 @@
+"""Files of COCO instances: reading and checking them, and drawing their masks."""
+
+import contextlib
+import difflib
+import io
+import json
+import math
+import os
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+CLIP_BEYOND = 1  # pixels outside of its image from which on a polygon is clipped here: less is how COCO draws borders
+
+YEARS = ("2014", "2017")
+# The folder of the images of each subset.
+FOLDERS = {"train": "train", "val": "val", "minival": "val", "valminusminival": "val"}
+
+
+def rle_tools():
+    """The module of pycocotools that draws and compresses masks."""
+    try:
+        from pycocotools import mask
+    except ImportError as error:
+        raise ImportError('COCO\'s masks need pycocotools: pip install "mask-rcnn[coco]"') from error
+    return mask
+
+
+def annotations_path(dataset_dir, subset, year):
+    """Where COCO has the annotations of a subset."""
+    return os.path.join(dataset_dir, "annotations", f"instances_{subset}{year}.json")
+
+
+def find_annotations(dataset_dir, subset, year):
+    """The path of the annotations of a subset, or an error that says what is there instead."""
+    path = annotations_path(dataset_dir, subset, year)
+    if os.path.isfile(path):
+        return path
+    check_subset(subset, year)
+    there = ", ".join(sorted(file.name for file in Path(path).parent.glob("*.json"))) or "no annotations"
+    raise FileNotFoundError(f"there is no {path}. The folder has {there}: give the one above annotations/, another "
+                            "year or subset, or have it downloaded (auto_download=True, or --download)")
+
+
+def check_subset(subset, year):
+    """Raises a ValueError for a subset or a year that COCO does not have."""
+    for what, value, known in (("year", year, YEARS), ("subset", subset, tuple(FOLDERS))):
+        if value not in known:
+            close = difflib.get_close_matches(value, known, n=1)
+            hint = f". Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"{what} must be one of {', '.join(known)}; received {value!r}{hint}")
+    if FOLDERS[subset] != subset and year != "2014":
+        raise ValueError(f"minival and valminusminival are parts of 2014's validation set; of {year} use train and val")
+
+
+def read_annotations(path):
+    """Reads a file of COCO instances.
+
+    Polygons of less than three points enclose nothing and are left out, those that reach outside of their image are
+    clipped, masks of crowds that have another size are scaled; a warning counts each. What an annotation may lack
+    (`iscrowd`, `area`, `bbox`) is added.
+
+    Args:
+        path: of the JSON file.
+
+    Returns:
+        dict of what the file holds; `images`, `annotations` and `categories` are lists of dicts.
+
+    Raises:
+        ValueError: it is no JSON, no file of instances, or an annotation cannot be right; the message names the file,
+            the annotation and its image.
+    """
+    data = _read_json(path)
+    images = _numbered(path, data["images"], "image", ("id", "file_name", "width", "height"))
+    for image in data["images"]:
+        if not all(isinstance(image[side], int) and image[side] > 0 for side in ("width", "height")):
+            raise ValueError(f"{path}: image {image['id']!r} has width {image['width']!r} and height "
+                             f"{image['height']!r}; these must be its pixels")
+    categories = _numbered(path, data["categories"], "category", ("id", "name"))
+    _numbered(path, data["annotations"], "annotation", ("id",))
+    wrong = [(a, problem) for a in data["annotations"] if (problem := _problem(a, images, categories))]
+    if wrong:
+        annotation, problem = wrong[0]
+        more = f" ({len(wrong)} annotations have such problems)" if len(wrong) > 1 else ""
+        raise ValueError(f"{path}: {name_of(annotation)} {problem}{more}")
+    _clean_polygons(path, data, images)
+    _scale_crowds(path, data, images)
+    for annotation in data["annotations"]:
+        annotation.setdefault("iscrowd", 0)
+        if "area" not in annotation or "bbox" not in annotation:
+            image = images[annotation["image_id"]]
+            rle = to_rle(annotation, image["height"], image["width"])
+            annotation.setdefault("area", float(rle_tools().area(rle)))
+            annotation.setdefault("bbox", rle_tools().toBbox(rle).tolist())
+    return data
+
+
+def make_coco(data):
+    """A pycocotools.coco.COCO of what `read_annotations` returned."""
+    from pycocotools.coco import COCO
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it says what it does
+        coco = COCO()
+        coco.dataset = data
+        coco.createIndex()
+    return coco
+
+
+def name_of(annotation):
+    """Text that names an annotation and its image."""
+    return f"annotation {annotation.get('id')!r} of image {annotation.get('image_id')!r}"
+
+
+def _read_json(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            data = json.load(file)
+    except ValueError as error:  # of the JSON or of its letters
+        raise ValueError(f"{path} is not JSON, or not all of it is there ({error}). Fetch it again") from error
+    lacking = [key for key in ("images", "annotations", "categories")
+               if not isinstance(data, dict) or not isinstance(data.get(key), list)]  # fmt: skip
+    if lacking:
+        raise ValueError(f"{path} is no file of COCO instances: it has no list of {', '.join(lacking)}. Such a file is "
+                         "called instances_*.json; those of other tools have to be converted")
+    return data
+
+
+def _numbered(path, entries, kind, keys):
+    """dict id -> entry of a list, of which each entry must have the keys and an id of its own."""
+    found = {}
+    for place, entry in enumerate(entries):
+        lacking = [key for key in keys if not isinstance(entry, dict) or key not in entry]
+        if lacking:
+            raise ValueError(f"{path}: {kind} {place} of the list has no {', '.join(lacking)}; add it: {entry!r:.200}")
+        found[entry["id"]] = entry
+    if len(found) < len(entries):
+        twice, count = Counter(entry["id"] for entry in entries).most_common(1)[0]
+        raise ValueError(f"{path}: {count} entries of kind {kind} have the id {twice!r}; give each its own")
+    return found
+
+
+def _problem(annotation, images, categories):
+    """What is wrong with an annotation and what to do about it, or None."""
+    image = images.get(annotation.get("image_id"))
+    if image is None:
+        return "belongs to an image that the file does not list; remove it, or add the image to images"
+    if annotation.get("category_id") not in categories:
+        return (f"has the category {annotation.get('category_id')!r}, which the file does not list; known are "
+                f"{_names(categories)}")
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, list):
+        return _problem_of_polygons(segmentation)
+    if not isinstance(segmentation, dict) or not {"size", "counts"} <= set(segmentation):
+        return f"has no mask: segmentation must be polygons, or RLE with size and counts; it is {segmentation!r:.60}"
+    counts, size = segmentation["counts"], segmentation["size"]
+    if not isinstance(size, list) or not all(isinstance(side, int) and side > 0 for side in size) or len(size) != 2:
+        return f"has RLE of the size {size!r:.60}, which should be [height, width]"
+    if isinstance(counts, list) and (sum(counts) != math.prod(size) or min(counts) < 0):
+        return f"has RLE counts of {sum(counts)} pixels for a mask of {size}; draw it again"
+    if size != [image["height"], image["width"]] and not annotation.get("iscrowd"):
+        return (f"has a mask of (height, width) {size}, but its image has {[image['height'], image['width']]}; draw it "
+                "again")
+    return None
+
+
+def _problem_of_polygons(polygons):
+    for polygon in polygons:
+        if not isinstance(polygon, list):
+            return f"has a polygon that is no list of numbers x, y, x, y, ... but {polygon!r:.60}"
+        if len(polygon) % 2:
+            return f"has a polygon of {len(polygon)} numbers, which cannot be pairs of x and y; draw it again"
+        try:
+            is_finite = math.isfinite(sum(polygon))
+        except TypeError:
+            is_finite = False
+        if not is_finite:
+            return f"has a polygon with something that is no number: {polygon!r:.60}; draw it again"
+    return None
+
+
+def _names(categories):
+    return ", ".join(f"{number}: {entry['name']}" for number, entry in list(categories.items())[:100])
+
+
+def _clean_polygons(path, data, images):
+    """Removes polygons of less than three points, with annotations of which nothing is left, and clips the others."""
+    thin, outside = [], []
+    for annotation in data["annotations"]:
+        polygons, image = annotation["segmentation"], images[annotation["image_id"]]
+        if not isinstance(polygons, list):
+            continue
+        width, height = image["width"], image["height"]
+        kept = [polygon for polygon in polygons if len(polygon) >= 6]
+        thin += [annotation] * max(len(polygons) - len(kept), not polygons)
+        for place, polygon in enumerate(kept):
+            xs, ys = polygon[0::2], polygon[1::2]
+            if min(polygon) < -CLIP_BEYOND or max(xs) > width + CLIP_BEYOND or max(ys) > height + CLIP_BEYOND:
+                outside.append(annotation)
+                kept[place] = _clip(polygon, width, height)
+        annotation["segmentation"] = [polygon for polygon in kept if polygon]
+    data["annotations"] = [a for a in data["annotations"] if a["segmentation"]]
+    for found, what in ((thin, "polygons have less than three points and are left out"),
+                        (outside, "polygons reach outside of their image and are clipped")):  # fmt: skip
+        if found:
+            warnings.warn(f"{path}: {len(found)} {what}, the first in {name_of(found[0])}", stacklevel=4)
+
+
+def _clip(polygon, width, height):
+    """The part of a polygon within the image; empty if there is none."""
+    from matplotlib.path import Path
+    from matplotlib.transforms import Bbox
+
+    path = Path(np.reshape(polygon, (-1, 2)).astype(float)).clip_to_bbox(Bbox([[0, 0], [width, height]]))
+    return path.vertices.ravel().tolist()
+
+
+def _scale_crowds(path, data, images):
+    """Scales the masks of crowds that have another size than their image."""
+    tools, scaled = rle_tools(), []
+    for annotation in data["annotations"]:
+        image, segmentation = images[annotation["image_id"]], annotation["segmentation"]
+        shape = [image["height"], image["width"]]
+        if isinstance(segmentation, dict) and segmentation["size"] != shape:
+            mask = tools.decode(to_rle(annotation, *segmentation["size"]))
+            rows, columns = (np.arange(new) * old // new for new, old in zip(shape, mask.shape))
+            rle = tools.encode(np.asfortranarray(mask[rows][:, columns]))
+            annotation["segmentation"] = {"size": shape, "counts": rle["counts"].decode("ascii")}
+            scaled.append(annotation)
+    if scaled:
+        warnings.warn(f"{path}: {len(scaled)} masks of crowds have another size than their image and are scaled, the "
+                      f"first in {name_of(scaled[0])}", stacklevel=4)
+
+
+def to_rle(annotation, height, width):
+    """Compresses the mask of an annotation; parts outside of the image are cut off.
+
+    Args:
+        annotation: COCO annotation; its `segmentation` is a list of polygons, or RLE, compressed or not.
+        height, width: int, pixels of its image.
+
+    Returns:
+        dict: COCO's compressed RLE, "size" [height, width] and "counts".
+
+    Raises:
+        ValueError: the mask has the size of another image.
+    """
+    tools, segmentation = rle_tools(), annotation["segmentation"]
+    if isinstance(segmentation, list):
+        return tools.merge(tools.frPyObjects(segmentation, height, width))
+    if list(segmentation["size"]) != [height, width]:
+        raise ValueError(f"{name_of(annotation)} has a mask of (height, width) {segmentation['size']}, but its image "
+                         f"has {[height, width]}; draw it again")
+    if isinstance(segmentation["counts"], list):
+        return tools.frPyObjects(segmentation, height, width)
+    return segmentation
+
+
+def check_size(info):
+    """(height, width) of an image's annotations; raises a ValueError if its file has another size."""
+    size = info["height"], info["width"]
+    if info["path"] is not None and os.path.isfile(info["path"]):  # load_image speaks up for one that is missing
+        try:
+            with PIL.Image.open(info["path"]) as image:
+                found = image.height, image.width
+        except PIL.UnidentifiedImageError:
+            return size  # and for one that is no image
+        if found != size:
+            raise ValueError(f"image {info['id']!r} of source {info['source']!r} ({info['path']}) has the (height, "
+                             f"width) {found}, but its annotations are for {size}; get the original image")
+    return size

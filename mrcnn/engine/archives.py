@@ -1,0 +1,123 @@
+"""Zip archives: downloaded, and unpacked safely, file by file."""
+
+import errno
+import os
+import shutil
+import stat
+import urllib.parse
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mrcnn.engine.downloads import download
+
+CHUNK = 1 << 18
+
+
+def fetch(url: str, folder: str | os.PathLike, verbose: int = 1) -> Path:
+    """Downloads a zip archive into a folder and unpacks it there; what was interrupted goes on where it stopped.
+
+    Args:
+        url: address of the archive.
+        folder: of nothing else than what comes out of the archive; it is made if needed. The archive is removed in the
+            end.
+        verbose: 0 shows no progress.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConnectionError, ValueError, OSError: as `download` and `unpack`. An archive that is damaged is removed.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    archive = folder / PurePosixPath(urllib.parse.urlsplit(url).path).name
+    if not archive.exists():
+        if verbose:
+            print(f"Downloading {url}")
+        download(url, archive, check=zipfile.is_zipfile, verbose=verbose)
+    try:
+        unpack(archive, folder, verbose)
+    except ValueError:
+        archive.unlink()
+        raise
+    archive.unlink()
+    return folder
+
+
+def unpack(archive: str | os.PathLike, folder: str | os.PathLike, verbose: int = 1) -> list[Path]:
+    """Unpacks a zip archive, nothing outside of a folder; a file gets its name when its checksum was found right.
+
+    Files that are there already in the size that they have in the archive stay, so that an unpacking which was cut off
+    goes on.
+
+    Args:
+        archive: path of the .zip file.
+        folder: where its files go; it is made if needed.
+        verbose: 0 shows no progress.
+
+    Returns:
+        Paths of the files that were written.
+
+    Raises:
+        FileNotFoundError: there is no such archive.
+        ValueError: it is no zip archive, is damaged or encrypted, or holds a link or a file that would lie outside of
+            `folder`; nothing is written then, unless the damage shows later.
+        OSError: there is too little room (none is taken then), or a file cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            wanted = [(member, folder / _safe_name(archive, member)) for member in opened.infolist()
+                      if not member.is_dir()]
+            wanted = [(member, path) for member, path in wanted if not _is_there(path, member.file_size)]
+            folder.mkdir(parents=True, exist_ok=True)
+            _check_room(archive, folder, sum(member.file_size for member, _ in wanted))
+            columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+            with Progress(*columns, disable=not verbose) as progress:
+                task = progress.add_task(f"unpacking {Path(archive).name}", total=sum(m.file_size for m, _ in wanted))
+                for member, path in wanted:
+                    _unpack_file(opened, member, path)
+                    progress.update(task, advance=member.file_size)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise ValueError(f"{archive} is no whole zip archive ({error}). Fetch it again.") from error
+    return [path for _, path in wanted]
+
+
+def _safe_name(archive: str | os.PathLike, member: zipfile.ZipInfo) -> PurePosixPath:
+    """Where a file goes, relative to the folder; an archive of which one file must not be unpacked is refused."""
+    name = PurePosixPath(member.filename)
+    if name.is_absolute() or ".." in name.parts or set(member.filename) & set("\\:") or not name.parts:
+        raise ValueError(f"{archive} has a file {member.filename!r}, which would lie outside of the folder. Nothing "
+                         "was unpacked; delete the archive, it is not to be trusted.")
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise ValueError(f"{archive} has a link, {member.filename!r}. Nothing was unpacked; use an archive of files "
+                         "only.")
+    if member.flag_bits & 1:
+        raise ValueError(f"{archive} is encrypted. Nothing was unpacked; use an archive without a password.")
+    return name
+
+
+def _is_there(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _check_room(archive: str | os.PathLike, folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"Unpacking {archive} needs {needed:,} bytes, {free:,} are free. Make room in",
+                      str(folder))
+
+
+def _unpack_file(opened: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        with opened.open(member) as source, part.open("wb") as target:      # reading to the end compares the checksum
+            shutil.copyfileobj(source, target, CHUNK)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
