@@ -57,6 +57,9 @@ class Config:
     BACKBONE_STRIDES = [4, 8, 16, 32, 64]
     # Channels of every pyramid level.
     TOP_DOWN_PYRAMID_SIZE = 256
+    # "float32", or "bfloat16": convolutions and dense layers then compute with numbers of half the size, faster where
+    # the hardware has them. Weights, boxes, scores and losses stay float32, and the weights files are the same.
+    PRECISION = "float32"
 
     # ---- region proposals (first stage)
     # Side of the anchors in pixels, one per level P2 to P6. Fit them to the size of your objects after resizing.
@@ -188,9 +191,9 @@ class Config:
     def estimate_memory(self):
         """The memory that a batch needs, roughly: a figure to choose `IMAGES_PER_GPU` by, not a promise.
 
-        Counted in float32: the weights (four times in training, for gradients, momentum and workspace), the trunk's
-        activations per pixel of the image (all of them in training, a few layers at a time in detection), and the
-        pooled regions with what the heads make of them. A callable BACKBONE counts as a ResNet-50.
+        Counted are the weights (float32; four times in training, for gradients, momentum and workspace) and, in
+        PRECISION, the trunk's activations per pixel of the image (all of them in training, a few layers at a time in
+        detection), and the pooled regions with what the heads make of them. A callable BACKBONE counts as a ResNet-50.
 
         Returns:
             (training, detection): float, gigabytes for one device.
@@ -203,7 +206,7 @@ class Config:
         training = height * width * activations + self.TRAIN_ROIS_PER_IMAGE * (pooled + mask)
         detection = height * width * activations / 5 + self.POST_NMS_ROIS_INFERENCE * pooled
         detection += self.DETECTION_MAX_INSTANCES * mask / 2
-        images = self.IMAGES_PER_GPU
+        images = self.IMAGES_PER_GPU / (2 if self.PRECISION == "bfloat16" else 1)
         return 4e-9 * (4 * weights + images * training), 4e-9 * (weights + images * detection)
 
     def check_model(self):
@@ -221,6 +224,10 @@ class Config:
 
     def _fail(self, name, remedy):
         raise ValueError(f"{type(self).__name__}.{name} = {getattr(self, name)!r}: {remedy}")
+
+    def _check_choice(self, name, choices, otherwise=""):
+        if (value := getattr(self, name)) not in choices:
+            self._fail(name, f"must be one of {choices}{otherwise}.{did_you_mean(value, choices)}")
 
     def _image_shape(self):
         largest = self.IMAGE_MAX_DIM or self.IMAGE_MIN_DIM or Config.IMAGE_MAX_DIM
@@ -269,8 +276,7 @@ class Config:
 
     def _check_images(self):
         mode = self.IMAGE_RESIZE_MODE
-        if mode not in RESIZE_MODES:
-            self._fail("IMAGE_RESIZE_MODE", f"must be one of {RESIZE_MODES}.{did_you_mean(mode, RESIZE_MODES)}")
+        self._check_choice("IMAGE_RESIZE_MODE", RESIZE_MODES)
         name = {"square": "IMAGE_MAX_DIM", "crop": "IMAGE_MIN_DIM", "pad64": "IMAGE_MIN_DIM"}.get(mode)
         side = getattr(self, name) if name else 64
         if not side or side % 64:
@@ -289,18 +295,14 @@ class Config:
                 self._fail(computed, f"{misfit} Set these in the class, not after the config was made.")
 
     def _check_network(self):
+        self._check_choice("PRECISION", PRECISIONS)
         if isinstance(self.BACKBONE, str):
-            if self.BACKBONE not in BACKBONES:
-                hint = did_you_mean(self.BACKBONE, BACKBONES)
-                self._fail("BACKBONE", f"must be one of {BACKBONES} or a callable.{hint}")
+            self._check_choice("BACKBONE", BACKBONES, " or a callable")
             if list(self.BACKBONE_STRIDES) != Config.BACKBONE_STRIDES:
                 self._fail("BACKBONE_STRIDES", f"{self.BACKBONE} has the strides {Config.BACKBONE_STRIDES}.")
         elif self.COMPUTE_BACKBONE_SHAPE is None:
-            self._fail(
-                "COMPUTE_BACKBONE_SHAPE",
-                "a callable BACKBONE needs a function of the image's shape that returns [[height, width], ...] of the "
-                "five levels P2 to P6.",
-            )
+            self._fail("COMPUTE_BACKBONE_SHAPE", "a callable BACKBONE needs a function of the image's shape that "
+                       "returns [[height, width], ...] of the five levels P2 to P6.")
         for name in ("BACKBONE_STRIDES", "RPN_ANCHOR_SCALES"):
             if len(getattr(self, name)) != 5:
                 self._fail(name, "must have five values, one for each level P2 to P6.")
@@ -312,14 +314,15 @@ class Config:
                 self._fail(name, "must hold values greater than 0.")
         shapes = [[self.MASK_POOL_SIZE * 2**n] * 2 for n in range(1, 8)]
         if list(self.MASK_SHAPE) not in shapes:
-            doubled = f"MASK_POOL_SIZE = {self.MASK_POOL_SIZE} doubled once or more"
-            self._fail("MASK_SHAPE", f"must be {doubled}: {shapes[0]}, {shapes[1]}, ...")
+            self._fail("MASK_SHAPE", f"must be MASK_POOL_SIZE = {self.MASK_POOL_SIZE} doubled once or more: "
+                       f"{shapes[0]}, {shapes[1]}, ...")
 
 
 # ---- what the checks know
 
 RESIZE_MODES = ("square", "pad64", "crop", "none")
 BACKBONES = ("resnet50", "resnet101")
+PRECISIONS = ("float32", "bfloat16")
 SETTINGS = tuple(name for name in vars(Config) if name.isupper())
 # Settings that are made from others, and which.
 COMPUTED = {

@@ -75,6 +75,7 @@ WRONG_TYPES = {
     "COMPUTE_BACKBONE_SHAPE": [[32, 32]],
     "RPN_ANCHOR_SCALES": 32,
     "RPN_ANCHOR_RATIOS": [1, "2"],
+    "PRECISION": 16,
     "USE_MINI_MASK": 1,
     "MINI_MASK_SHAPE": 56,
     "MASK_SHAPE": [28],
@@ -123,6 +124,7 @@ IMPOSSIBLE = {
     "RPN_ANCHOR_RATIOS": ([], "greater than 0"),
     "RPN_ANCHOR_SCALES": ((32, 64, 128), "five values"),
     "RPN_BBOX_STD_DEV": ([0.1, 0.1, 0.2, 0], "greater than 0"),
+    "PRECISION": ("bf16", "must be one of ('float32', 'bfloat16'). Did you mean 'bfloat16'"),
     "ROI_POSITIVE_RATIO": (0, "TRAIN_ROIS_PER_IMAGE = 200"),
     "STEPS_PER_EPOCH": (-5, "greater than 0"),
     "TRAIN_ROIS_PER_IMAGE": (3, "less than one, but the heads learn from positive regions"),
@@ -181,6 +183,8 @@ def test_settings_changed_too_late_are_noticed():
 
 
 def test_typo_gets_a_hint():
+    with pytest.warns(UserWarning, match="Did you mean PRECISION"):
+        make(PRECISON="bfloat16")
     with pytest.warns(UserWarning, match="Did you mean IMAGES_PER_GPU"):
         make(IMAGE_PER_GPU=4)
     with pytest.warns(UserWarning, match="BATCH_SIZE has no effect"):
@@ -190,7 +194,7 @@ def test_typo_gets_a_hint():
 def test_own_and_future_settings_are_welcome():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        config = make(PRECISION="float32", JIT="auto", USE_EMPTY_IMAGES=False, CLASS_FOLDERS=["a"], note="mine")
+        config = make(JIT="auto", USE_EMPTY_IMAGES=False, CLASS_FOLDERS=["a"], note="mine")
     assert config.to_dict()["CLASS_FOLDERS"] == ["a"] and config.to_dict()["note"] == "mine"
 
 
@@ -218,3 +222,5 @@ def test_memory_estimate_follows_the_settings():
     small, large = make().estimate_memory(), make(IMAGE_MAX_DIM=1024).estimate_memory()
     assert all(0.1 < few < many < 20 for few, many in zip(small, large, strict=True))
     assert make(IMAGES_PER_GPU=8).estimate_memory()[0] > small[0] > small[1]
+    halved = make(PRECISION="bfloat16", IMAGES_PER_GPU=4).estimate_memory()
+    assert halved == pytest.approx(small) and make(PRECISION="bfloat16").estimate_memory()[0] < small[0]

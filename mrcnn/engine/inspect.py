@@ -159,6 +159,8 @@ class Inspector:
         results = OrderedDict()
         for (name, tensor), value in zip(tensors.items(), values, strict=True):
             value = np.asarray(value)
+            if value.dtype.kind == "V":  # bfloat16, of which numpy and matplotlib know nothing
+                value = value.astype("float32")
             if getattr(tensor._keras_history.operation, "step", None) == NMS_STEP:
                 value = value[value >= 0]
             results[name] = value

@@ -13,6 +13,7 @@ from mrcnn.network.detection import DetectionLayer
 from mrcnn.network.fpn import build_fpn
 from mrcnn.network.heads import build_fpn_mask_graph, fpn_classifier_graph, mask_upsampling
 from mrcnn.network.kernels import BACKEND
+from mrcnn.network.layers import precision
 from mrcnn.network.losses import LOSS_NAMES
 from mrcnn.network.proposals import ProposalLayer
 from mrcnn.network.rpn import Anchors, build_rpn_model
@@ -91,18 +92,20 @@ class TrainingModel(MaskRCNNModel):
 
 def _features(config, input_image):
     """Backbone and pyramid: image -> [P2 .. P6]."""
-    if callable(config.BACKBONE):
-        stages = config.BACKBONE(input_image, stage5=True, train_bn=config.TRAIN_BN)
-    else:
-        stages = resnet_graph(input_image, config.BACKBONE, stage5=True, train_bn=config.TRAIN_BN)
-    return build_fpn(stages[1:], config.TOP_DOWN_PYRAMID_SIZE)
+    with precision(config.PRECISION):
+        if callable(config.BACKBONE):
+            stages = config.BACKBONE(input_image, stage5=True, train_bn=config.TRAIN_BN)
+        else:
+            stages = resnet_graph(input_image, config.BACKBONE, stage5=True, train_bn=config.TRAIN_BN)
+        return build_fpn(stages[1:], config.TOP_DOWN_PYRAMID_SIZE)
 
 
 def _rpn(config, pyramid):
     """The RPN on every level, joined: [class logits, class probabilities, deltas]."""
-    model = build_rpn_model(
-        config.RPN_ANCHOR_STRIDE, len(config.RPN_ANCHOR_RATIOS), config.TOP_DOWN_PYRAMID_SIZE, config.RPN_CHANNELS
-    )
+    with precision(config.PRECISION):
+        model = build_rpn_model(
+            config.RPN_ANCHOR_STRIDE, len(config.RPN_ANCHOR_RATIOS), config.TOP_DOWN_PYRAMID_SIZE, config.RPN_CHANNELS
+        )
     per_level = [model(level) for level in pyramid]
     names = ("rpn_class_logits", "rpn_class", "rpn_bbox")
     return [
@@ -119,28 +122,30 @@ def _proposals(config, count, rpn_class, rpn_bbox, anchors):
 
 
 def _box_head(config, rois, pyramid, image_meta):
-    return fpn_classifier_graph(
-        rois,
-        pyramid[:4],
-        image_meta,
-        config.POOL_SIZE,
-        config.NUM_CLASSES,
-        train_bn=config.TRAIN_BN,
-        fc_layers_size=config.FPN_CLASSIF_FC_LAYERS_SIZE,
-    )
+    with precision(config.PRECISION):
+        return fpn_classifier_graph(
+            rois,
+            pyramid[:4],
+            image_meta,
+            config.POOL_SIZE,
+            config.NUM_CLASSES,
+            train_bn=config.TRAIN_BN,
+            fc_layers_size=config.FPN_CLASSIF_FC_LAYERS_SIZE,
+        )
 
 
 def _mask_head(config, rois, pyramid, image_meta):
-    return build_fpn_mask_graph(
-        rois,
-        pyramid[:4],
-        image_meta,
-        config.MASK_POOL_SIZE,
-        config.NUM_CLASSES,
-        train_bn=config.TRAIN_BN,
-        channels=config.MASK_CHANNELS,
-        upsampling=mask_upsampling(config.MASK_POOL_SIZE, config.MASK_SHAPE),
-    )
+    with precision(config.PRECISION):
+        return build_fpn_mask_graph(
+            rois,
+            pyramid[:4],
+            image_meta,
+            config.MASK_POOL_SIZE,
+            config.NUM_CLASSES,
+            train_bn=config.TRAIN_BN,
+            channels=config.MASK_CHANNELS,
+            upsampling=mask_upsampling(config.MASK_POOL_SIZE, config.MASK_SHAPE),
+        )
 
 
 def build_inference_model(config):
@@ -267,4 +272,6 @@ def build_training_model(config):
 
 def build_model(mode, config):
     """The Keras model of a config for `mode` "training" or "inference"."""
-    return build_training_model(config) if mode == "training" else build_inference_model(config)
+    build = build_training_model if mode == "training" else build_inference_model
+    with precision("float32"):  # boxes, scores and losses, whatever Keras was set to elsewhere
+        return build(config)

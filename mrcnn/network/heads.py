@@ -6,7 +6,7 @@ import math
 
 from keras import layers
 
-from mrcnn.network.layers import BatchNorm, ROIConv2D, ROIConv2DTranspose
+from mrcnn.network.layers import EXACT, BatchNorm, ROIConv2D, ROIConv2DTranspose
 from mrcnn.network.roi_align import PyramidROIAlign
 
 
@@ -28,17 +28,17 @@ def fpn_classifier_graph(
         logits [batch, N, classes], probabilities [batch, N, classes] and deltas
         [batch, N, classes, (dy, dx, log(dh), log(dw))] in units of the deltas' standard deviation.
     """
-    align = PyramidROIAlign([pool_size, pool_size], name="roi_align_classifier")
+    align = PyramidROIAlign([pool_size, pool_size], name="roi_align_classifier", dtype=EXACT)
     x = align([rois, image_meta, *feature_maps])
     for index, size in ((1, pool_size), (2, 1)):
         # a convolution as large as its input is a fully connected layer
         x = ROIConv2D(fc_layers_size, (size, size), padding="valid", name=f"mrcnn_class_conv{index}")(x)
         x = layers.Activation("relu")(BatchNorm(name=f"mrcnn_class_bn{index}")(x, training=train_bn))
     shared = layers.Reshape((-1, fc_layers_size), name="pool_squeeze")(x)
-    logits = layers.Dense(num_classes, name="mrcnn_class_logits")(shared)
-    probs = layers.Activation("softmax", name="mrcnn_class")(logits)
-    deltas = layers.Dense(4 * num_classes, name="mrcnn_bbox_fc")(shared)
-    return logits, probs, layers.Reshape((-1, num_classes, 4), name="mrcnn_bbox")(deltas)
+    logits = layers.Dense(num_classes, name="mrcnn_class_logits", dtype=EXACT)(shared)
+    probs = layers.Activation("softmax", name="mrcnn_class", dtype=EXACT)(logits)
+    deltas = layers.Dense(4 * num_classes, name="mrcnn_bbox_fc", dtype=EXACT)(shared)
+    return logits, probs, layers.Reshape((-1, num_classes, 4), name="mrcnn_bbox", dtype=EXACT)(deltas)
 
 
 def mask_upsampling(pool_size, mask_shape):
@@ -70,11 +70,11 @@ def build_fpn_mask_graph(
     Returns:
         [batch, N, side, side, classes] float, probabilities; side = pool_size * 2 ** upsampling.
     """
-    x = PyramidROIAlign([pool_size, pool_size], name="roi_align_mask")([rois, image_meta, *feature_maps])
+    x = PyramidROIAlign([pool_size, pool_size], name="roi_align_mask", dtype=EXACT)([rois, image_meta, *feature_maps])
     for index in (1, 2, 3, 4):
         x = ROIConv2D(channels, (3, 3), padding="same", name=f"mrcnn_mask_conv{index}")(x)
         x = layers.Activation("relu")(BatchNorm(name=f"mrcnn_mask_bn{index}")(x, training=train_bn))
     for index in range(upsampling):
         name = "mrcnn_mask_deconv" + (str(index + 1) if index else "")
         x = ROIConv2DTranspose(channels, (2, 2), strides=2, activation="relu", name=name)(x)
-    return ROIConv2D(num_classes, (1, 1), activation="sigmoid", name="mrcnn_mask")(x)
+    return ROIConv2D(num_classes, (1, 1), activation="sigmoid", name="mrcnn_mask", dtype=EXACT)(x)

@@ -1,11 +1,31 @@
-"""Building blocks of the heads: batch norm with the original's three modes, and layers that work on every ROI."""
+"""Building blocks: batch norm with the original's three modes, layers that work on every ROI, and their precision."""
 
 from __future__ import annotations
+
+import contextlib
 
 import keras
 from keras import ops
 
 from mrcnn.network import kernels
+
+# What takes or gives coordinates, scores or masks computes in this, whatever the layers between do: coarser numbers
+# would move boxes, and give many anchors the same score.
+EXACT = "float32"
+
+
+@contextlib.contextmanager
+def precision(name):
+    """Lets the layers made inside compute in "float32" or "bfloat16", if they are not told otherwise.
+
+    Their weights, gradients and statistics are float32 either way. What Keras was set to before holds again afterwards.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if name == "bfloat16" else name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 class BatchNorm(keras.layers.BatchNormalization):

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from mrcnn.network.layers import EXACT
+
 
 def rpn_graph(feature_map, anchors_per_location, anchor_stride, channels=512):
     """The RPN on one feature map; its weights are shared by all levels.
@@ -24,16 +26,17 @@ def rpn_graph(feature_map, anchors_per_location, anchor_stride, channels=512):
     shared = layers.Conv2D(
         channels, (3, 3), padding="same", activation="relu", strides=anchor_stride, name="rpn_conv_shared"
     )(feature_map)
-    scores = layers.Conv2D(2 * anchors_per_location, (1, 1), name="rpn_class_raw")(shared)
-    logits = layers.Reshape((-1, 2))(scores)
-    probs = layers.Activation("softmax", name="rpn_class_xxx")(logits)
-    deltas = layers.Conv2D(4 * anchors_per_location, (1, 1), name="rpn_bbox_pred")(shared)
-    return [logits, probs, layers.Reshape((-1, 4))(deltas)]
+    scores = layers.Conv2D(2 * anchors_per_location, (1, 1), name="rpn_class_raw", dtype=EXACT)(shared)
+    logits = layers.Reshape((-1, 2), dtype=EXACT)(scores)
+    probs = layers.Activation("softmax", name="rpn_class_xxx", dtype=EXACT)(logits)
+    deltas = layers.Conv2D(4 * anchors_per_location, (1, 1), name="rpn_bbox_pred", dtype=EXACT)(shared)
+    return [logits, probs, layers.Reshape((-1, 4), dtype=EXACT)(deltas)]
 
 
 def build_rpn_model(anchor_stride, anchors_per_location, depth, channels=512):
     """The RPN as a model of its own, named `rpn_model`; input `input_rpn_feature_map` [batch, h, w, depth]."""
-    feature_map = keras.Input((None, None, depth), name="input_rpn_feature_map")
+    dtype = keras.config.dtype_policy().compute_dtype
+    feature_map = keras.Input((None, None, depth), dtype=dtype, name="input_rpn_feature_map")
     outputs = rpn_graph(feature_map, anchors_per_location, anchor_stride, channels)
     return keras.Model(feature_map, outputs, name="rpn_model")
 
