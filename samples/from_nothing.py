@@ -89,7 +89,9 @@ class SmallNucleusInferenceConfig(SmallNucleusConfig):
 
 
 class InMemory(utils.Dataset):
-    """Images of another data set, read once, scaled, and cut into tiles; of two objects that overlap, the later hides the earlier.
+    """Images of another data set, read once, scaled, and cut into tiles.
+
+    Of two objects that overlap, the later hides the earlier.
 
     Args:
         source: prepared Dataset of one class.
@@ -105,7 +107,7 @@ class InMemory(utils.Dataset):
             image, (masks, _) = source.load_image(image_id), source.load_mask(image_id)
             factor = scale(*image.shape[:2])
             size = [round(side * factor) for side in image.shape[1::-1]]
-            image = np.asarray(PIL.Image.fromarray(image).resize(size, PIL.Image.Resampling.BILINEAR, reducing_gap=2.0))
+            image = np.asarray(PIL.Image.fromarray(image).resize(size, PIL.Image.Resampling.BILINEAR, reducing_gap=2))
             labels = (masks * np.arange(1, masks.shape[2] + 1)).max(axis=2, initial=0).astype(np.int32)
             labels = np.asarray(PIL.Image.fromarray(labels).resize(size, PIL.Image.Resampling.NEAREST))
             for y, x in tiles(*image.shape[:2], tile):
@@ -194,7 +196,9 @@ TASKS = {
 
 def train(task, folder, output, steps, seed):
     """Trains for a number of steps, with checkpoints and logs below `output`; returns the weights file and seconds."""
-    train_set, val_set = (InMemory(task["open"](folder, part), task["scale"], task["tile"]) for part in ("train", "val"))
+    train_set, val_set = (
+        InMemory(task["open"](folder, subset), task["scale"], task["tile"]) for subset in ("train", "val")
+    )
     config = task["configs"][0]()
     config.SEED = seed
     epochs = max(1, round(steps / 100))
@@ -220,7 +224,9 @@ def measure(task, folder, weights, output):
         ids = sorted(dataset.image_ids, key=lambda image_id: dataset.image_info[image_id]["id"])[: limit or None]
         print(f"Evaluating on {len(ids)} images of {subset}")
         scores = model.evaluate(dataset, image_ids=ids)
-        found[subset] = {kind: {name: scores[kind][name] for name in ("AP", "AP50", "AP75")} for kind in ("segm", "bbox")}
+        found[subset] = {
+            kind: {name: scores[kind][name] for name in ("AP", "AP50", "AP75")} for kind in ("segm", "bbox")
+        }
     save_picture(model, dataset, ids[:6], os.path.join(output, "detections.png"))
     return found
 

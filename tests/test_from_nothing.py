@@ -1,5 +1,6 @@
 """Small networks on balloons and nuclei: data in memory, the augmentation, and the trainings themselves."""
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -31,7 +32,8 @@ class Blocks(tiny.Squares):
 
     def boxes(self, image_id):
         size = self.image_info[image_id]["size"]
-        return np.ones(2, np.int32), np.array([[8, 8, size // 2, size // 3], [size // 2, size // 2, size - 8, size - 4]])
+        half = size // 2
+        return np.ones(2, np.int32), np.array([[8, 8, half, size // 3], [half, half, size - 8, size - 4]])
 
 
 def test_images_are_kept_as_they_are():
@@ -70,7 +72,7 @@ def test_tiles_cover_the_image_and_show_what_lies_in_them():
 def test_tiles_leave_no_gap(length, side):
     starts = [y for y, _ in from_nothing.tiles(length, 1, side)]
     assert starts[0] == 0 and starts[-1] == max(0, length - side)
-    assert all(0 < b - a <= side * 2 / 3 + 1 for a, b in zip(starts, starts[1:], strict=False))
+    assert all(0 < b - a <= side * 2 / 3 + 1 for a, b in itertools.pairwise(starts))
 
 
 @given(seed=st.integers(0, 2**32 - 1), turns=st.booleans())
@@ -95,7 +97,7 @@ def test_configs_can_be_built(task):
     for config_class in from_nothing.TASKS[task]["configs"]:
         config = config_class()
         config.check_model()
-        assert config.NAME == task and config.DETECTION_MIN_CONFIDENCE == 0
+        assert task == config.NAME and config.DETECTION_MIN_CONFIDENCE == 0
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ import tempfile
 from mrcnn.engine.h5_layout import read_file
 
 WEIGHTS = ("coco", "last", "imagenet", "none")
-PRECISIONS = ("float32", "bfloat16")
 # Flags that say how to train, and mean nothing to the other commands.
 OF_TRAINING = ("epochs", "steps", "layers", "batch_size")
 
@@ -44,16 +43,18 @@ def make_parser(description, commands, examples, output):
     group = parser.add_argument_group("the network and its training")
     group.add_argument("--epochs", type=at_least(1), metavar="<n>",
                        help="train one stage up to this many epochs in total, instead of the schedule")  # fmt: skip
-    group.add_argument("--steps", type=at_least(1), metavar="<n>", help="batches per epoch, and at most of its validation")
+    group.add_argument("--steps", type=at_least(1), metavar="<n>",
+                       help="batches per epoch, and at most of its validation")  # fmt: skip
     group.add_argument("--layers", type=layers, metavar="<layers>",
                        help="train one stage of heads, 3+, 4+, 5+, all or a regular expression of layer names, "
                             "instead of the schedule")  # fmt: skip
     group.add_argument("--batch-size", type=at_least(1), metavar="<n>", help="images per batch in training")
-    group.add_argument("--backbone", type=one_of(("resnet50", "resnet101")), metavar="<name>",
+    # The config knows which ones there are, and proposes one for what is misspelt.
+    group.add_argument("--backbone", metavar="<name>",
                        help="resnet50 or resnet101; the same for a checkpoint as it was trained with")  # fmt: skip
     group.add_argument("--image-size", type=multiple_of_64, metavar="<pixels>",
                        help="side to which images are resized, a multiple of 64")  # fmt: skip
-    group.add_argument("--precision", type=one_of(PRECISIONS), metavar="<type>", help="float32 or bfloat16")
+    group.add_argument("--precision", metavar="<type>", help="float32 or bfloat16")
     group.add_argument("--seed", type=seed, metavar="<n>", help="makes a training repeatable")
     return parser
 
