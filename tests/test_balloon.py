@@ -263,9 +263,9 @@ def test_the_picture_shows_what_via_knows(tmp_path, monkeypatch):
     assert dataset.class_names == ["BG", "cup", "saucer"]
     monkeypatch.setattr(picture, "FOLDER", tmp_path)
     picture.main()
-    with PIL.Image.open(tmp_path / "picture.png") as made, PIL.Image.open(FOLDER / "picture.png") as kept:
+    with PIL.Image.open(tmp_path / "picture.jpg") as made, PIL.Image.open(FOLDER / "picture.jpg") as kept:
         made, kept = (np.asarray(image.convert("RGB")).astype(int) for image in (made, kept))
-    assert np.abs(made - kept).mean() < 3 and (FOLDER / "picture.png").stat().st_size < 300_000
+    assert np.abs(made - kept).mean() < 3 and (FOLDER / "picture.jpg").stat().st_size < 300_000
 
 
 # ---- training and evaluation

@@ -1,4 +1,4 @@
-"""Makes picture.png: a photo, what VIA knows of it, and the colour splash that follows from it.
+"""Makes picture.jpg: a photo, what VIA knows of it, and the colour splash that follows from it.
 
     python samples/balloon/picture.py
 """
@@ -58,9 +58,7 @@ def main():
         image, {"rois": utils.extract_bboxes(masks), "class_ids": class_ids, "masks": masks}, dataset.class_names
     )
     panels = [drawn, balloon.color_splash(image, masks)]
-    picture = PIL.Image.fromarray(np.concatenate(panels, axis=1))
-    picture = picture.resize((picture.width * 2 // 3, picture.height * 2 // 3), PIL.Image.Resampling.LANCZOS)
-    picture.quantize(160).save(FOLDER / "picture.png", optimize=True)
+    PIL.Image.fromarray(np.concatenate(panels, axis=1)).save(FOLDER / "picture.jpg", quality=88)
 
 
 if __name__ == "__main__":

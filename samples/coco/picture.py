@@ -1,4 +1,4 @@
-"""Makes picture.png of the README: what CocoDataset reads from the folder example/, drawn into its photos.
+"""Makes picture.jpg of the README: what CocoDataset reads from the folder example/, drawn into its photos.
 
     python samples/coco/picture.py
 
@@ -41,7 +41,7 @@ def draw(dataset, image_id):
     return np.array(image.resize((round(image.width * HEIGHT / image.height), HEIGHT), PIL.Image.Resampling.LANCZOS))
 
 
-def main(example=FOLDER / "example", path=FOLDER / "picture.png"):
+def main(example=FOLDER / "example", path=FOLDER / "picture.jpg"):
     """Writes the photos into the folder `example`, and the picture of all its images."""
     import coco
 
@@ -51,8 +51,8 @@ def main(example=FOLDER / "example", path=FOLDER / "picture.png"):
     dataset.prepare()
     white = np.full((HEIGHT, GAP, 3), 255, np.uint8)
     panels = [panel for image_id in dataset.image_ids for panel in (draw(dataset, image_id), white)]
-    picture = PIL.Image.fromarray(np.concatenate(panels[:-1], axis=1)).quantize(256)
-    picture.save(f"{path}.part", format="png", optimize=True)
+    picture = PIL.Image.fromarray(np.concatenate(panels[:-1], axis=1))
+    picture.save(f"{path}.part", format="jpeg", quality=88)
     os.replace(f"{path}.part", path)
 
 
