@@ -17,19 +17,17 @@ import time
 import numpy as np
 import PIL.Image
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-for folder in ("..", "shapes", "balloon", "nucleus"):
-    sys.path.append(os.path.join(HERE, folder))  # a checkout runs without being installed
-
 if __name__ == "__main__":
+    for folder in ("..", "shapes", "balloon", "nucleus"):  # a checkout runs without being installed
+        sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), folder))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's remarks would bury what this program says
 
-import balloon  # noqa: E402
-import nucleus  # noqa: E402
-import shapes  # noqa: E402
+import balloon
+import nucleus
+import shapes
 
-from mrcnn import utils  # noqa: E402
-from mrcnn.engine import command_line  # noqa: E402
+from mrcnn import utils
+from mrcnn.engine import command_line
 
 # ---------------------------------------------------------------- configurations
 
@@ -50,7 +48,7 @@ class Small:
     MINI_MASK_SHAPE = (28, 28)
     RPN_TRAIN_ANCHORS_PER_IMAGE = 128
     TRAIN_BN = None  # no trained statistics to keep
-    LEARNING_RATE = 0.02
+    LEARNING_RATE = 0.01
     DETECTION_MIN_CONFIDENCE = 0  # average precision wants all detections
     SEED = 0
 
@@ -70,6 +68,7 @@ class SmallNucleusConfig(Small, nucleus.NucleusConfig):
     """Crops of 256 pixels from tiles that are enlarged already."""
 
     IMAGE_MIN_SCALE = 0
+    LEARNING_RATE = 0.02  # many objects per crop make steady gradients
     POST_NMS_ROIS_TRAINING = 256
     TRAIN_ROIS_PER_IMAGE = 64
     MAX_GT_INSTANCES = 100
@@ -108,8 +107,7 @@ class InMemory(utils.Dataset):
             factor = scale(*image.shape[:2])
             size = [round(side * factor) for side in image.shape[1::-1]]
             image = np.asarray(PIL.Image.fromarray(image).resize(size, PIL.Image.Resampling.BILINEAR, reducing_gap=2))
-            labels = (masks * np.arange(1, masks.shape[2] + 1)).max(axis=2, initial=0).astype(np.int32)
-            labels = np.asarray(PIL.Image.fromarray(labels).resize(size, PIL.Image.Resampling.NEAREST))
+            labels = np.asarray(PIL.Image.fromarray(number_pixels(masks)).resize(size, PIL.Image.Resampling.NEAREST))
             for y, x in tiles(*image.shape[:2], tile):
                 part = np.s_[y : y + tile, x : x + tile] if tile else np.s_[:]
                 name = f"{source.image_info[image_id]['id']}+{y}+{x}"
@@ -123,6 +121,14 @@ class InMemory(utils.Dataset):
         labels = self.image_info[image_id]["labels"]
         masks = labels[:, :, np.newaxis] == np.setdiff1d(labels, 0)
         return masks, np.ones(masks.shape[2], np.int32)
+
+
+def number_pixels(masks):
+    """[H, W] int32 of masks [H, W, N]: the number of the last mask that covers a pixel, from 1 on, or 0."""
+    labels = np.zeros(masks.shape[:2], np.int32)
+    for number, mask in enumerate(np.moveaxis(masks, -1, 0), start=1):
+        labels[mask != 0] = number
+    return labels
 
 
 def tiles(height, width, side):
@@ -149,8 +155,7 @@ def vary(image, masks, rng, turns=False):
         return np.asarray(plane.transform((width, height), PIL.Image.Transform.AFFINE, box, resample))
 
     image = moved(image, PIL.Image.Resampling.BILINEAR)
-    labels = (masks * np.arange(1, masks.shape[2] + 1)).max(axis=2, initial=0).astype(np.int32)
-    labels = moved(labels, PIL.Image.Resampling.NEAREST)
+    labels = moved(number_pixels(masks), PIL.Image.Resampling.NEAREST)
     if rng.random() < 0.5:
         image, labels = image[:, ::-1], labels[:, ::-1]
     if turns:
@@ -181,7 +186,7 @@ TASKS = {
         "scale": lambda height, width: 288 / max(height, width),
         "tile": None,
         "augmentation": vary,
-        "steps": 3500,
+        "steps": 4000,
     },
     "nucleus": {
         "configs": (SmallNucleusConfig, SmallNucleusInferenceConfig),
@@ -263,7 +268,7 @@ def parse_arguments(arguments=None):
     parser.add_argument("--dataset", required=True, metavar="<folder>", help="of the sample's data set")
     parser.add_argument("--output", metavar="<folder>", help="of weights, logs and results (default: the task's name)")
     parser.add_argument("--steps", type=command_line.at_least(1), metavar="<n>",
-                        help="of training (default: balloon 3500, nucleus 4000)")  # fmt: skip
+                        help="of training (default: 4000)")  # fmt: skip
     parser.add_argument("--seed", type=command_line.seed, default=0, metavar="<n>", help="of all that is drawn")
     parser.add_argument("--weights", metavar="<file>", help="measure these instead of training")
     args = parser.parse_args(arguments)

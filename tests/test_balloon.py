@@ -317,11 +317,14 @@ def test_all_commands_work_together(tiny_commands, dataset_dir, tmp_path, capsys
     assert sorted(name[:7] for name in os.listdir(tmp_path / "out")) == ["detect_", "splash_"]
 
 
-def test_coco_weights_know_cocos_classes(dataset_dir):
+def test_coco_weights_know_cocos_classes(dataset_dir, tmp_path):
     photo = os.path.join(dataset_dir, "val", "0.png")
     args = balloon.parse_arguments(["detect", "--weights", "coco", "--image", photo])
     assert balloon.find_classes(args) == list(COCO_CLASS_NAMES[1:])
-    args = balloon.parse_arguments(["detect", "--weights", "last", "--image", photo, "--logs", dataset_dir])
+    run = tmp_path / "balloon20260101T1200"
+    run.mkdir()
+    (run / "mask_rcnn_balloon_0001.h5").touch()
+    args = balloon.parse_arguments(["detect", "--weights", "last", "--image", photo, "--logs", str(tmp_path)])
     assert balloon.find_classes(args) == ["balloon"]
     args = balloon.parse_arguments(["train", "--weights", "coco", "--dataset", dataset_dir])
     assert balloon.find_classes(args) == ["balloon"]

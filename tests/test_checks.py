@@ -103,7 +103,7 @@ def fail(record, image_id):
 
 
 def test_a_few_bad_images_are_reported(caplog):
-    record = Record()
+    record = Record(100)
     with caplog.at_level(logging.WARNING):
         for image_id in (*range(5), 4, 4):
             fail(record, image_id)
@@ -111,24 +111,23 @@ def test_a_few_bad_images_are_reported(caplog):
     assert len(caplog.messages) == 5 and "5 of 5 images so far: 4.png: OSError: broken" in caplog.messages[-1]
 
 
-def test_more_than_five_and_five_percent_are_too_many():
-    record = Record()
-    for image_id in range(100, 220):
-        record.seen(image_id)
-    for image_id in range(6):
+@pytest.mark.parametrize(("total", "allowed"), [(1, 1), (10, 1), (40, 2), (120, 6)])
+def test_more_than_one_and_five_percent_are_too_many(total, allowed):
+    record = Record(total)
+    for image_id in range(allowed):
         fail(record, image_id)
-    with pytest.raises(ValueError, match="7 of the 127 images seen so far.*\n  0.png: OSError: broken\n"):
-        fail(record, 6)
+    with pytest.raises(ValueError, match=f"{allowed + 1} of {total} images could not.*\n  0.png: OSError: broken\n"):
+        fail(record, allowed)
 
 
 def test_summary_is_short():
-    record = Record()
+    record = Record(30)
     record.problems = [(f"{i}.png", "broken") for i in range(30)]
     assert record.summary().count("\n") == 20 and record.summary().endswith("and 10 more")
 
 
 def test_tiny_objects_are_counted():
-    record = Record()
+    record = Record(100)
     with pytest.warns(UserWarning) as caught:
         for image_id in range(100):
             record.lost(image_id, 2)

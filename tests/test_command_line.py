@@ -100,7 +100,9 @@ def test_settings_that_cannot_be_are_refused():
         (("train", "--weights", "none", "--epoch", "3"), "unrecognized arguments: --epoch"),
         (("train", "--weights", "none.h5"), "no such file. Did you mean none?"),
         (("train", "--weights", "weights.h5"), "no such file. Give a file, or one of coco, last, imagenet, none"),
-        (("train", "--weights", "last"), "no folder logs to look for checkpoints in"),
+        (("train", "--weights", "last"), "there is no checkpoint in logs"),
+        (("train", "--weights", "none", "--layers", ""), "must name the layers"),
+        (("train", "--weights", "none", "--steps", "1\u0663"), "must be a whole number"),
         (("splash", "--weights", "none"), "splash needs trained weights"),
         (("evaluate", "--weights", "imagenet"), "a backbone without heads"),
         (("evaluate", "--weights", "coco", "--epochs", "3"), "--epochs is for train"),
@@ -123,6 +125,17 @@ def test_folders_that_cannot_be_written_to(capsys, tmp_path):
     if os.geteuid():
         (tmp_path / "locked").mkdir(mode=0o500)
         assert "cannot write to" in refused(capsys, "train", "--weights", "none", "--logs", "locked/logs")
+
+
+def test_logs_are_for_train(tmp_path):
+    (tmp_path / "file").write_text("")
+    weights_file(tmp_path / "some.h5", 2)
+    parse("evaluate", "--weights", "some.h5", "--logs", "file/logs")  # nothing will be written there
+
+
+def test_weights_that_are_none(capsys, tmp_path):
+    (tmp_path / "text.h5").write_text("no weights")
+    assert "text.h5 is not HDF5" in refused(capsys, "evaluate", "--weights", "text.h5")
 
 
 def test_folders_and_files_to_read(capsys, tmp_path):
@@ -152,7 +165,7 @@ SCHEDULE = [("heads", 20, 1), ("all", 40, 0.1)]
     ("flags", "stages"),
     [
         (("--weights", "coco"), SCHEDULE),
-        (("--weights", "coco", "--steps", "3"), SCHEDULE),
+        (("--weights", "coco", "--steps", "3"), [("heads", 40, 1)]),
         (("--weights", "coco", "--epochs", "3"), [("heads", 3, 1)]),
         (("--weights", "coco", "--layers", "4+"), [("4+", 40, 1)]),
         (("--weights", "none"), [("all", 40, 1)]),
@@ -193,6 +206,12 @@ def test_a_resumed_run_skips_the_stages_that_are_done():
     model = Recorder(epoch=20)
     command_line.train_in_stages(model, "train", "val", SCHEDULE)
     assert [call[3:5] for call in model.calls] == [(40, "all")]
+
+
+def test_the_last_stage_says_that_nothing_is_left_to_do():
+    model = Recorder(epoch=40)
+    command_line.train_in_stages(model, "train", "val", SCHEDULE)
+    assert [call[3:5] for call in model.calls] == [(40, "all")]  # `train` itself says so
 
 
 def weights_file(path, classes):

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "samples"))
+sys.path += [str(ROOT / "samples" / folder) for folder in (".", "shapes", "balloon", "nucleus")]
 
 import from_nothing  # noqa: E402
 

@@ -117,6 +117,13 @@ def test_evaluation_without_any_detection(folder):
 # ---- command line
 
 
+def checkpoint(logs):
+    """Makes a file that looks like a checkpoint."""
+    run = logs / "nucleus20260101T1200"
+    run.mkdir(exist_ok=True)
+    (run / "mask_rcnn_nucleus_0001.h5").touch()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -139,6 +146,7 @@ def test_evaluation_without_any_detection(folder):
 )
 def test_mistakes_show_before_anything_slow(folder, arguments, message, capsys):
     (folder / "file").write_text("")
+    checkpoint(folder)
     if arguments.endswith("stage1_train"):
         (folder / "stage1_train" / "e").mkdir()
     with pytest.raises(SystemExit) as stop:
@@ -148,6 +156,7 @@ def test_mistakes_show_before_anything_slow(folder, arguments, message, capsys):
 
 
 def test_missing_libraries_show_before_anything_slow(folder, monkeypatch, capsys):
+    checkpoint(folder)
     for library, command in (("imgaug", "train --weights none"), ("pycocotools.coco", "evaluate --weights last")):
         monkeypatch.setitem(sys.modules, library, None)
         with pytest.raises(SystemExit):

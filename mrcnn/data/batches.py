@@ -29,7 +29,7 @@ class Items:
     """
 
     def __init__(self, dataset, make_arrays, seed):
-        self.dataset, self.seed, self.record = dataset, seed, Record()
+        self.dataset, self.seed, self.record = dataset, seed, Record(len(dataset.image_ids))
         self._make_arrays = make_arrays
         self._orders, self._lock = OrderedDict(), threading.Lock()
 

@@ -100,16 +100,22 @@ def _clean_class_ids(class_ids, num_classes, where):
     return class_ids.astype(np.int32)
 
 
+def too_many(failed, total):
+    """Whether so many images cannot be used that the data set is broken: more than one, and more than 5 % of all."""
+    return failed > 1 and failed > 0.05 * total
+
+
 class Record:
     """Keeps track of images while batches are made, in any number of threads.
 
-    An image that fails is reported and counted. When more than 5 images, and more than 5 % of those seen, have failed,
-    it is the data set that is broken, and `failed` raises.
+    An image that fails is reported and counted. When there are `too_many` of them, `failed` raises.
+
+    Args:
+        total: int, number of images of the data set.
     """
 
-    LIMIT, SHARE = 5, 0.05
-
-    def __init__(self):
+    def __init__(self, total):
+        self.total = total
         self.empty = set()  # ids of images that are known to have no objects
         self.problems = []  # (reference, error) of each image that failed
         self._seen, self._failed, self._tiny = set(), set(), {}
@@ -130,9 +136,9 @@ class Record:
             failed, seen = len(self._failed), len(self._seen)
         if is_new:
             _logger.warning("left out, %d of %d images so far: %s: %s", failed, seen, reference, text)
-        if failed > self.LIMIT and failed > self.SHARE * seen:
-            text = f"{failed} of the {seen} images seen so far could not be used:\n{self.summary()}"
-            raise ValueError(text) from error
+        if too_many(failed, self.total):
+            raise ValueError(f"{failed} of {self.total} images could not be used, more than 5 %, and {seen} were "
+                             f"tried so far:\n{self.summary()}") from error
 
     def summary(self, most=20):
         """The problems, one a line."""

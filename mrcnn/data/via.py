@@ -228,7 +228,8 @@ def check_shape(shape, where):
         raise ValueError(f"{needs}, all numbers; received {shape}") from error
     *sides, _ = numbers
     dimensions = 1 if kind.startswith("poly") else 0
-    if not all(np.isfinite(number).all() for number in numbers) or any(s.ndim != dimensions for s in sides):
+    are_text = any(isinstance(value, str) for key in SHAPES[kind] for value in np.ravel(shape[key]).tolist())
+    if are_text or not all(np.isfinite(n).all() for n in numbers) or any(s.ndim != dimensions for s in sides):
         raise ValueError(f"{needs}, all numbers; received {shape}")
     if dimensions and sides[0].shape != sides[1].shape:
         raise ValueError(f"{needs} of the same number; received {sides[0].size} and {sides[1].size}")

@@ -6,6 +6,7 @@ A program adds its own flags to `make_parser`, and has `check_arguments` refuse 
 import argparse
 import contextlib
 import difflib
+import glob
 import os
 import re
 import sys
@@ -44,7 +45,7 @@ def make_parser(description, commands, examples, output):
     group.add_argument("--epochs", type=at_least(1), metavar="<n>",
                        help="train one stage up to this many epochs in total, instead of the schedule")  # fmt: skip
     group.add_argument("--steps", type=at_least(1), metavar="<n>",
-                       help="batches per epoch, and at most of its validation")  # fmt: skip
+                       help="train one stage with so many batches per epoch (at most so many to validate)")  # fmt: skip
     group.add_argument("--layers", type=layers, metavar="<layers>",
                        help="train one stage of heads, 3+, 4+, 5+, all or a regular expression of layer names, "
                             "instead of the schedule")  # fmt: skip
@@ -76,7 +77,7 @@ def at_least(least):
     """An argument type: a whole number that is not below `least`."""
 
     def number(text):
-        if not text.isdecimal() or int(text) < least:
+        if not (text.isascii() and text.isdecimal()) or int(text) < least:
             raise argparse.ArgumentTypeError(f"must be a whole number of {least} or more; received {text!r}")
         return int(text)
 
@@ -102,6 +103,8 @@ def seed(text):
 
 def layers(text):
     """An argument type: a preset of `MaskRCNN.train`, or a regular expression."""
+    if not text:
+        raise argparse.ArgumentTypeError("must name the layers to train; received nothing")
     try:
         return re.compile(text).pattern if text not in ("3+", "4+", "5+") else text
     except re.error as error:
@@ -116,7 +119,7 @@ def check_arguments(parser, args, coco_path, download=True):
 
     Args:
         parser: of `make_parser`.
-        args: what it parsed; `logs` too, where the program has that flag.
+        args: what it parsed; the program has a flag `--logs`, too.
         coco_path: of the COCO weights.
         download: whether the COCO weights are downloaded if they are not there.
     """
@@ -129,19 +132,26 @@ def check_arguments(parser, args, coco_path, download=True):
             parser.error(f"{args.command} needs trained weights, and --weights {args.weights} is {what}; give a file, "
                          "last or coco")
     _check_weights(parser, args, coco_path, download)
-    for flag in ("logs", "output"):
-        if getattr(args, flag, None):
-            check_writable(parser, f"--{flag}", getattr(args, flag))
+    if args.command == "train":
+        check_writable(parser, "--logs", args.logs)
+    if args.output:
+        check_writable(parser, "--output", args.output)
 
 
 def _check_weights(parser, args, coco_path, download):
     if args.weights == "coco" and not download and not os.path.isfile(coco_path):
         parser.error(f"--weights coco: {coco_path} is not there. mrcnn.utils.download_trained_weights({coco_path!r}) "
                      "fetches it; or give the path of another file")
-    if args.weights == "last" and not os.path.isdir(args.logs):
-        parser.error(f"--weights last: there is no folder {args.logs} to look for checkpoints in; train first, or "
-                     "give --logs")
-    if args.weights not in WEIGHTS and not os.path.isfile(args.weights):
+    if args.weights == "last" and not glob.glob(os.path.join(glob.escape(args.logs), "*", "mask_rcnn_*.h5")):
+        parser.error(f"--weights last: there is no checkpoint in {args.logs}; train first, or give --logs")
+    if args.weights in WEIGHTS:
+        return
+    if os.path.isfile(args.weights):
+        try:
+            class_count(args.weights)
+        except ValueError as error:
+            parser.error(f"--weights: {error}")
+    else:
         close = difflib.get_close_matches(args.weights.lower(), WEIGHTS, n=1)
         hint = f" Did you mean {close[0]}?" if close else f" Give a file, or one of {', '.join(WEIGHTS)}"
         parser.error(f"--weights {args.weights}: there is no such file.{hint}")
@@ -231,7 +241,7 @@ def choose_stages(args, schedule):
         list of the same form.
     """
     from_nothing = args.weights == "none"
-    if not (args.epochs or args.layers or from_nothing):
+    if not (args.epochs or args.steps or args.layers or from_nothing):
         return schedule
     # Fixed layers that know nothing would be of no use to the heads.
     first = "all" if from_nothing else schedule[0][0]
@@ -248,7 +258,7 @@ def train_in_stages(model, train_set, val_set, stages, **keywords):
         **keywords: further arguments of `MaskRCNN.train`.
     """
     for chosen, epochs, factor in stages:
-        if model.epoch >= epochs and len(stages) > 1:
+        if model.epoch >= epochs and epochs < stages[-1][1]:
             continue  # a resumed run is past this stage
         print(f"Training {'all layers' if chosen == 'all' else 'layers: ' + chosen}, up to epoch {epochs}")
         model.train(train_set, val_set, model.config.LEARNING_RATE * factor, epochs, chosen, **keywords)
@@ -274,7 +284,7 @@ def load_weights(model, weights, coco_path, download=None):
         ConnectionError: it cannot be downloaded.
     """
     if weights == "none":
-        print("Weights: none, the network starts from nothing")
+        print("The network starts from nothing; to go on with it later: --weights last --layers all")
         return None
     path = coco_path if weights == "coco" else weights
     if weights == "last":

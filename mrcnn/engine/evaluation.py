@@ -26,8 +26,8 @@ from mrcnn.geometry.images import standardize_image
 
 # The samples and `MaskRCNN` find all of evaluation here.
 __all__ = [
-    "COCO_DETECTIONS", "Findings", "choose_images", "coco_results", "collect", "evaluate", "progress", "score",
-    "score_findings",
+    "COCO_DETECTIONS", "Findings", "choose_images", "coco_results", "collect", "evaluate", "progress",
+    "report_left_out", "score", "score_findings",
 ]  # fmt: skip
 
 
@@ -116,13 +116,15 @@ def choose_images(dataset, image_ids=None, limit=0):
     return chosen
 
 
-def collect(detect, dataset, image_ids, eval_type="both", batch_size=1, channels=None, advance=None):
+def collect(detect, dataset, image_ids, eval_type="both", batch_size=1, channels=None, advance=None, coco_ids=None):
     """Detects in images and notes the ground truth; full-size masks live no longer than their batch.
 
     Args:
         detect, dataset, eval_type, batch_size, channels: see `evaluate`.
         image_ids: list of int, indices of images.
         advance: function that is told the number of images just done.
+        coco_ids: id in the ground truth of each image of the data set, by index; by default the images' own ids where
+            these are different whole numbers, else the indices.
 
     Returns:
         Findings.
@@ -130,8 +132,8 @@ def collect(detect, dataset, image_ids, eval_type="both", batch_size=1, channels
     Raises:
         ValueError: too many images cannot be read, or results do not fit the images.
     """
-    found, record, advance = Findings(), Record(), advance or (lambda count: None)
-    coco_ids, with_masks = _coco_ids(dataset), eval_type != "bbox"
+    found, record, advance = Findings(), Record(len(image_ids)), advance or (lambda count: None)
+    coco_ids, with_masks = _coco_ids(dataset) if coco_ids is None else coco_ids, eval_type != "bbox"
     readable = _readable(dataset, image_ids, channels, record, advance)
     while batch := list(itertools.islice(readable, batch_size)):
         for image_id, image, annotations in batch:
@@ -239,6 +241,15 @@ def _check_result(result, shape, num_classes, with_masks, where):
                          f"the data set go from 1 to {num_classes - 1}")
 
 
+def report_left_out(found, verbose=1):
+    """Prints which images could not be used, if `verbose`; raises a ValueError if there is no other image."""
+    problems = "\n".join(f"  {name}: {problem}" for name, problem in found.left_out.items())
+    if not found.images:
+        raise ValueError(f"none of the {len(found.left_out)} images could be used:\n{problems}")
+    if verbose and problems:
+        print(f"{len(found.left_out)} images were left out:\n{problems}")
+
+
 def score_findings(found, dataset, eval_type="both", max_detections=COCO_DETECTIONS, verbose=1):
     """Scores what was collected of a data set.
 
@@ -252,11 +263,7 @@ def score_findings(found, dataset, eval_type="both", max_detections=COCO_DETECTI
     Raises:
         ValueError: no image could be used.
     """
-    problems = "\n".join(f"  {name}: {problem}" for name, problem in found.left_out.items())
-    if not found.images:
-        raise ValueError(f"none of the {len(found.left_out)} images could be used:\n{problems}")
-    if verbose and problems:
-        print(f"{len(found.left_out)} images were left out:\n{problems}")
+    report_left_out(found, verbose)
     category_ids = [int(class_id) for class_id in dataset.class_ids[1:]]
     coco = make_coco(found.images, category_ids, found.annotations)
     result = score(coco, found.rows, [image["id"] for image in found.images], category_ids, dataset.class_names[1:],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import PIL.Image
 
+from mrcnn.data.checks import too_many
 from mrcnn.data.dataset import Dataset
 from mrcnn.engine import video
 from mrcnn.engine.command_line import writable_folder
@@ -21,7 +22,8 @@ def save_pictures(draw, name, image_path, video_path, output):
     """Saves what a function draws of a photo, of each photo in a folder, or of each frame of a video.
 
     A photo becomes `{name}_{time}.png`, a video `{name}_{time}.mp4`, a folder the folder `{name}_{time}` with a PNG of
-    each photo's name. What cannot be read in a folder is listed in the end; as an error, if it is more than 5 percent.
+    each photo's name. What cannot be read in a folder is listed in the end; as an error, if it is more than
+    5 % (and more than one, or all).
 
     Args:
         draw: takes an image [H, W, 3] uint8, and returns one.
@@ -92,7 +94,7 @@ def _save_folder(draw, name, folder, output):
         _save_png(draw(image), os.path.join(path, f"{kept_name}.png"))
     if problems:
         summary = "\n".join([f"{len(problems)} of {len(photos)} images cannot be read:", *problems])
-        if len(problems) > 0.05 * len(photos):
+        if too_many(len(problems), len(photos)) or len(problems) == len(photos):
             raise ValueError(f"{summary}\nThe others were saved to {path}")
         print(summary)
     return path

@@ -174,7 +174,7 @@ def color_splash(image, mask):
         [H, W, 3] uint8.
     """
     image = standardize_image(image)
-    gray = skimage.color.gray2rgb(skimage.color.rgb2gray(image)) * 255
+    gray = 255 * skimage.color.rgb2gray(image)[:, :, np.newaxis]
     mask = np.any(mask, axis=-1, keepdims=True) if np.size(mask) else False
     return np.where(mask, image, gray).astype(np.uint8)
 
@@ -307,6 +307,7 @@ def check_source_arguments(parser, args):
     if scheme is None and not (args.image and os.path.isdir(source)):
         command_line.check_file(parser, flag, source)
     args.output = args.output or "."
+    command_line.check_writable(parser, "--output", args.output)
 
 
 def find_classes(args):

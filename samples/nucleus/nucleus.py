@@ -12,12 +12,14 @@ All of it is in this one file, to be read from top to bottom and then changed fo
 
 import collections
 import datetime
+import functools
 import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.ImageChops
 
 ROOT_DIR = str(Path(__file__).resolve().parents[2])
 
@@ -27,6 +29,7 @@ if __name__ == "__main__":
 
 from mrcnn import utils  # noqa: E402
 from mrcnn.config import Config, did_you_mean  # noqa: E402
+from mrcnn.data.checks import too_many  # noqa: E402
 
 COCO_WEIGHTS_PATH = os.path.join(ROOT_DIR, "mask_rcnn_coco.h5")
 DEFAULT_LOGS_DIR = os.path.join(ROOT_DIR, "logs")
@@ -201,13 +204,18 @@ def _read_mask(path, mask):
             raise ValueError(f"{path} has {file.width} x {file.height} pixels, but its image has "
                              f"{mask.shape[1]} x {mask.shape[0]}")  # fmt: skip
         try:
-            plane = file.convert("L")
+            plane = file.convert("L") if file.mode in ("1", "L") else _brightest(file.convert("RGB"))
         except (OSError, SyntaxError) as error:  # what PIL raises for a file that ends early
             raise ValueError(f"{path} cannot be read: {error}") from error
     box = plane.getbbox()
     if box:  # a nucleus is small: to look at its box only halves the time
         x1, y1, x2, y2 = box
         mask[y1:y2, x1:x2] = plane.crop(box)
+
+
+def _brightest(image):
+    """The largest of the three channels, an image of grey."""
+    return functools.reduce(PIL.ImageChops.lighter, image.split())
 
 
 def make_dataset(dataset_dir, subset):
@@ -366,7 +374,8 @@ def new_folder(results_dir):
 def detect(model, dataset_dir, subset, results_dir=RESULTS_DIR):
     """Detects nuclei in all images of a subset; writes a submission and a picture of each image.
 
-    An image that cannot be read is named, and stands in the submission as one without nuclei.
+    An image that cannot be read is named, and stands in the submission as one without nuclei. If they are more than one
+    and more than 5 %, that is an error in the end.
 
     Args:
         model: MaskRCNN in inference mode.
@@ -401,6 +410,9 @@ def detect(model, dataset_dir, subset, results_dir=RESULTS_DIR):
                 PIL.Image.fromarray(picture).save(os.path.join(folder, f"{name}.png"))
             advance()
     os.replace(path + ".part", path)  # only a whole submission gets the name
+    if too_many(len(unreadable), dataset.num_images):
+        raise ValueError("\n  ".join([f"{len(unreadable)} of {dataset.num_images} images cannot be read:", *unreadable])
+                         + f"\nThe others are in {folder}")
     for line in unreadable:
         print(f"Left out: {line}")
     print(f"{dataset.num_images - len(unreadable)} of {dataset.num_images} images; submission and pictures are in "
@@ -506,6 +518,8 @@ def parse_arguments(arguments=None):
         parser.error(f"{args.command} needs masks, and {args.subset} has none; take train, val or stage1_train")
     if args.weights == "coco" and args.command != "train":
         parser.error(f"{args.command} needs weights that know nuclei, and coco's do not: train from them first")
+    if args.command == "detect":
+        command_line.check_writable(parser, "--output", args.output or RESULTS_DIR)
     if args.output and args.command != "detect":
         parser.error(f"--output is for detect; {args.command} writes nothing there")
     try:
