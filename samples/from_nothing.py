@@ -16,6 +16,7 @@ import time
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 
 if __name__ == "__main__":
     for folder in ("..", "shapes", "balloon", "nucleus"):  # a checkout runs without being installed
@@ -246,8 +247,10 @@ def save_picture(model, dataset, image_ids, path, confidence=0.7):
         result = model.detect([image])[0]
         sure = result["scores"] >= confidence
         result = {key: values[..., sure] if key == "masks" else values[sure] for key, values in result.items()}
-        drawn = PIL.Image.fromarray(visualize.draw_instances(image, result, dataset.class_names))
-        drawn.thumbnail((480, 480))
+        names = dataset.class_names
+        if len(result["rois"]) > 20:  # their names would cover them
+            names, result["scores"] = [""] * len(names), None
+        drawn = PIL.ImageOps.contain(PIL.Image.fromarray(visualize.draw_instances(image, result, names)), (480, 480))
         panel = PIL.Image.new("RGB", (480, 480), "white")
         panel.paste(drawn, ((480 - drawn.width) // 2, (480 - drawn.height) // 2))
         panels.append(np.asarray(panel))

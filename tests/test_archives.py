@@ -53,6 +53,32 @@ def test_nothing_is_unpacked_outside_of_the_folder(tmp_path, name):
     assert os.listdir(tmp_path) == ["v.zip"]
 
 
+def test_links_in_the_folder_do_not_lead_out_of_it(tmp_path):
+    folder, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    (folder / "real").mkdir(parents=True)
+    elsewhere.mkdir()
+    (folder / "lnk").symlink_to(elsewhere)
+    archive = make_zip(tmp_path / "v.zip", FILES | {"lnk/deep/evil.txt": b"evil"})
+    with pytest.raises(ValueError, match=r"v\.zip has files for .*lnk/deep, but that lies at .*elsewhere/deep, out"):
+        unpack(archive, folder, verbose=0)
+    assert os.listdir(elsewhere) == [] and contents(folder) == {}
+    (folder / "lnk").unlink()
+    (folder / "lnk").symlink_to(folder / "real")  # this one stays within
+    (tmp_path / "there").symlink_to(folder)
+    unpack(archive, tmp_path / "there", verbose=0)
+    assert (folder / "real" / "deep" / "evil.txt").read_bytes() == b"evil"
+
+
+def test_a_link_in_the_place_of_a_half_file_is_not_followed(tmp_path):
+    folder, other = tmp_path / "data", tmp_path / "other.txt"
+    (folder / "val2017").mkdir(parents=True)
+    other.write_bytes(b"mine")
+    for name in ("a.jpg", "b.jpg.part"):
+        (folder / "val2017" / name).symlink_to(other)
+    unpack(make_zip(tmp_path / "v.zip"), folder, verbose=0)
+    assert other.read_bytes() == b"mine" and contents(folder) == FILES
+
+
 def test_links_and_encrypted_files_are_refused(tmp_path):
     link = zipfile.ZipInfo("val2017/link")
     link.external_attr = 0o120777 << 16

@@ -19,6 +19,7 @@ import tiny
 from coco_folders import FOLDER, annotation, coco, load, load_script, make_folder
 
 from mrcnn import utils
+from mrcnn.engine.h5_layout import write_file
 
 
 def test_settings_are_the_originals():
@@ -112,7 +113,60 @@ def test_an_unreadable_image_is_named_and_left_out(truth, capsys):
     Path(dataset.image_info[1]["path"]).unlink()
     result = coco.evaluate_coco(Truth(dataset), dataset, annotations, verbose=0)
     assert result["images"] == 1 and result["bbox"]["AP"] == pytest.approx(1)
-    assert len(result["left_out"]) == 1 and "left out: image 2 of source 'coco'" in capsys.readouterr().out
+    assert len(result["left_out"]) == 1 and capsys.readouterr().out == ""
+    coco.evaluate_coco(Truth(dataset), dataset, annotations)
+    assert "1 images were left out:\n  image 2 of source 'coco'" in capsys.readouterr().out
+
+
+def test_without_a_readable_image_there_is_no_result(truth, tmp_path):
+    dataset, annotations = truth
+    Path(dataset.image_info[0]["path"]).unlink()
+    path = tmp_path / "results.json"
+    with pytest.raises(ValueError, match=r"none of the 1 images could be used:\n  image 1 of source 'coco' .* no such"):
+        coco.evaluate_coco(Truth(dataset), dataset, annotations, limit=1, results_path=path, verbose=0)
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_the_images_of_coco_are_scored_beside_those_of_others(tmp_path):
+    """Their own ids repeat in the other source, whose images `evaluate_coco` cannot know."""
+    classes = {1: "person", 3: "car", 8: "truck"}
+    mine, cocos = (make_folder(tmp_path / name, [annotation(1), annotation(2, 2, 8)]) for name in ("mine", "coco"))
+    dataset = coco.CocoDataset()
+    dataset.load_coco(mine, "val", 2017, class_map=classes, source="mine")
+    annotations = dataset.load_coco(cocos, "val", 2017, class_map=classes, return_coco=True)
+    dataset.prepare()
+    model = Truth(dataset)
+    model.seen = 2
+    result = coco.evaluate_coco(model, dataset, annotations, "both", image_ids=[2, 3], verbose=0)
+    assert result["bbox"]["AP"] == result["segm"]["AP"] == pytest.approx(1) and result["objects"] == 2
+    with pytest.raises(ValueError, match=r"image 1 of source 'mine' \(.*\.png\) is not COCO's: leave it out"):
+        coco.evaluate_coco(Truth(dataset), dataset, annotations, verbose=0)
+
+
+def test_images_that_are_there_twice_are_refused(truth, tmp_path):
+    dataset, annotations = truth
+    dataset.load_coco(make_folder(tmp_path / "again", sizes=[(30, 20)]), "val", "2017")
+    dataset.prepare()
+    with pytest.raises(ValueError, match=r"image 1 of source 'coco' .* is one of 2 with this id: leave it out"):
+        coco.evaluate_coco(Truth(dataset), dataset, annotations, image_ids=[0], verbose=0)
+    model = Truth(dataset)
+    model.seen = 1
+    assert coco.evaluate_coco(model, dataset, annotations, image_ids=[1], verbose=0)["bbox"]["AP"] == pytest.approx(1)
+
+
+def test_images_may_be_numbered_by_text(tmp_path):
+    path = make_folder(tmp_path, [annotation("p", "b"), annotation("q", "a", 8)]) / "annotations/instances_val2017.json"
+    data = json.loads(path.read_text())
+    for image, own in zip(data["images"], "ba", strict=True):
+        image["id"] = own
+    path.write_text(json.dumps(data))
+    dataset = coco.CocoDataset()
+    annotations = dataset.load_coco(tmp_path, "val", 2017, return_coco=True)
+    dataset.prepare()
+    results = tmp_path / "results.json"
+    result = coco.evaluate_coco(Truth(dataset), dataset, annotations, "both", results_path=results, verbose=0)
+    assert result["bbox"]["AP"] == result["segm"]["AP"] == pytest.approx(1) and result["objects"] == 2
+    assert [row["image_id"] for row in json.loads(results.read_text())] == ["b", "a"]
 
 
 def test_what_evaluate_coco_cannot_score(truth, tmp_path):
@@ -124,7 +178,7 @@ def test_what_evaluate_coco_cannot_score(truth, tmp_path):
         coco.evaluate_coco(Truth(merged), merged, annotations)
     folder = make_folder(tmp_path / "other", sizes=[(30, 20)])
     other = coco.CocoDataset().load_coco(folder, "val", 2017, return_coco=True)
-    with pytest.raises(ValueError, match="1 images are not in the annotations to score with, such as 2"):
+    with pytest.raises(ValueError, match=r"image 2 of source 'coco' .* is not in the annotations to score with"):
         coco.evaluate_coco(Truth(dataset), dataset, other)
 
 
@@ -226,6 +280,12 @@ def test_bad_archives_and_names(server, tmp_path):
 # ---- command line
 
 
+def make_weights(path):
+    """A weights file of a single array."""
+    write_file(path, {"conv1": {"conv1/bias:0": np.zeros(3, np.float32)}})
+    return path
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -250,7 +310,7 @@ def test_bad_archives_and_names(server, tmp_path):
 )
 def test_the_command_line_refuses_what_cannot_work(tmp_path, arguments, message, capsys):
     make_folder(tmp_path)
-    (tmp_path / "weights.h5").write_bytes(b"")
+    make_weights(tmp_path / "weights.h5")
     with pytest.raises(SystemExit) as stop:
         coco.parse_arguments(arguments.format(folder=tmp_path, file=tmp_path / "weights.h5").split())
     assert stop.value.code == 2 and message in capsys.readouterr().err
@@ -258,8 +318,7 @@ def test_the_command_line_refuses_what_cannot_work(tmp_path, arguments, message,
 
 def test_flags_of_the_original(tmp_path):
     make_folder(tmp_path)
-    weights = tmp_path / "weights.h5"
-    weights.write_bytes(b"")
+    weights = make_weights(tmp_path / "weights.h5")
     common = ["evaluate", f"--dataset={tmp_path}", "--year=2017", f"--model={weights}"]
     args = coco.parse_arguments(common)
     assert (args.limit, args.logs, args.eval_type) == (500, coco.DEFAULT_LOGS_DIR, "both")
@@ -271,7 +330,7 @@ def test_flags_of_the_original(tmp_path):
 
 def test_mistakes_show_before_anything_slow(tmp_path, run_python):
     folder = make_folder(tmp_path / "data", [annotation(1, image_id=99)])
-    (tmp_path / "weights.h5").write_bytes(b"")
+    make_weights(tmp_path / "weights.h5")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     result = subprocess.run(
         [sys.executable, FOLDER / "coco.py", *f"evaluate --dataset {folder} --year 2017 --model weights.h5".split()],

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import PIL.Image
 import pytest
 import tiny
 from coco_folders import FOLDER, SQUARE, annotation, coco, load, make_folder
+
+from mrcnn.data.coco_files import rle_tools
 
 # ---- reading
 
@@ -38,6 +41,26 @@ def test_what_annotations_may_lack_is_added(tmp_path):
     dataset = load(make_folder(tmp_path))
     (made,) = dataset.coco_annotations(0)
     assert (made["area"], made["bbox"], made["iscrowd"]) == (60, [2, 3, 10, 6], 0)
+
+
+@pytest.mark.parametrize("nothing", [None, [], ""])
+def test_what_is_null_or_empty_is_added_too(tmp_path, nothing):
+    lacking = annotation(1, area=nothing, bbox=nothing, iscrowd=nothing)
+    (made,) = load(make_folder(tmp_path, [lacking])).coco_annotations(0)
+    assert (made["area"], made["bbox"], made["iscrowd"]) == (60, [2, 3, 10, 6], 0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
+def test_compressed_masks_are_read(tmp_path, share):
+    """Runs of all lengths, so that the numbers in their text have one character or several, of both signs."""
+    masks = np.asfortranarray(np.random.default_rng(1).random((200, 300, 30)) < share, np.uint8)
+    masks[:, 40:250, :20] &= masks[:, 40:41, :20]  # long runs
+    texts = [one["counts"].decode("ascii") for one in rle_tools().encode(masks)]
+    annotations = [annotation(n, segmentation={"size": [200, 300], "counts": text}) for n, text in enumerate(texts)]
+    dataset = load(make_folder(tmp_path, annotations, sizes=[(300, 200)]))
+    visible = masks.any(axis=(0, 1))
+    assert len(dataset.image_info[0]["annotations"]) == 30
+    assert np.array_equal(dataset.load_mask(0)[0], masks[:, :, visible].astype(bool))
 
 
 def test_a_filter_keeps_images_that_show_a_class(tmp_path):
@@ -96,7 +119,27 @@ def test_a_file_of_val2017s_size_opens_quickly(tmp_path, run_python):
     assert count == 5000 and seconds < 5 and megabytes < 500
 
 
+@pytest.mark.slow
+def test_a_file_of_compressed_masks_opens_quickly(tmp_path):
+    draw = np.random.default_rng(0)
+    masks = np.asfortranarray(draw.random((480, 640, 20)) > 0.999, np.uint8)
+    texts = [one["counts"].decode("ascii") for one in rle_tools().encode(masks)]
+    assert min(map(len, texts)) > 500
+    annotations = [
+        annotation(n, 1, segmentation={"size": [480, 640], "counts": texts[n % 20]}, area=1, bbox=[1, 2, 3, 4])
+        for n in range(36000)
+    ]
+    folder = make_folder(tmp_path, annotations, sizes=[(640, 480)])
+    started = time.process_time()
+    assert len(load(folder).image_info[0]["annotations"]) == 36000
+    assert time.process_time() - started < 5
+
+
 # ---- bad input
+
+
+def rle(counts):
+    return {"size": [20, 30], "counts": counts}
 
 
 @pytest.mark.parametrize(
@@ -112,6 +155,20 @@ def test_a_file_of_val2017s_size_opens_quickly(tmp_path, run_python):
         (annotation(4, segmentation=None), "has no mask"),
         (annotation(4, segmentation={"size": [20, 30], "counts": [5, 5]}), r"RLE counts of 10 pixels .* \[20, 30\]"),
         (annotation(4, segmentation={"size": 600, "counts": [600]}), "RLE of the size 600"),
+        (annotation(4, segmentation=rle("garbage~~")), "annotation 4 of image 1 has RLE counts .*: 'garbage~~'; draw"),
+        (annotation(4, segmentation=rle("05")), r"RLE counts of 5 pixels for a mask of \[20, 30\]"),
+        *((annotation(4, segmentation=rle(counts)), "RLE counts that are no lengths of runs")
+          for counts in ("", "P", "o", "\u1234", "PPPPPPPPPP0", None, 7, [], ["a"], [600.0], [-1, 601])),
+        (annotation(4, image_id=[1]), r"annotation 4 of image \[1\] belongs to an image that the file does not list"),
+        (annotation(4, category_id=[1]), r"has the category \[1\], which"),
+        (annotation(4, category_id=1.0), "has the category 1.0, which"),
+        (annotation([4]), r"annotation 1 of the list has the id \[4\]; ids must be whole numbers, or text if all are"),
+        (annotation("4"), "annotation 1 of the list has the id '4'"),
+        (annotation(4, iscrowd="0"), "has iscrowd '0'; it must be 0 or 1"),
+        (annotation(4, area="12"), "has the area '12', which is no number"),
+        (annotation(4, bbox=[1, 2, 3]), r"has the bbox \[1, 2, 3\], which must be four numbers"),
+        (annotation(4, bbox=[1, 2, 3, None]), "which must be four numbers"),
+        (annotation(4, segmentation=([1, 1, 5, 5, 9, 10**400],)), "something that is no number"),
         (annotation(4, segmentation={"size": [2, 3], "counts": [2, 4]}), r"\[2, 3\], but its image has \[20, 30\]"),
     ],
 )
@@ -133,6 +190,11 @@ def test_annotations_that_cannot_be_right_are_named(tmp_path, wrong, message):
         ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": ""}, {"id": 1, "name": ""}]}', "the id 1"),
         ('{"images": [{"id": 1, "file_name": "", "width": 0, "height": 3}], "annotations": [], "categories": []}',
          "width 0"),
+        ('{"images": [{"id": 1, "file_name": null, "width": 2, "height": 3}], "annotations": [], "categories": []}',
+         "image 1 has the file_name None"),
+        ('{"images": [{"id": [1], "file_name": "", "width": 2, "height": 3}], "annotations": [], "categories": []}',
+         r"image 0 of the list has the id \[1\]"),
+        ('{"images": [], "annotations": [], "categories": [{"id": "1", "name": ""}]}', "id '1'; ids must be whole"),
     ],
 )
 def test_files_that_are_not_cocos_are_named(tmp_path, text, message):
@@ -162,6 +224,16 @@ def test_polygons_outside_of_the_image_are_clipped_with_one_warning(tmp_path, fa
     assert masks.shape == (20, 30, 1) and masks[5:15, 10:].all() and masks.sum() == 200
 
 
+def test_a_polygon_that_only_touches_the_image_is_no_object(tmp_path):
+    corner, side = [-50, 50, -50, -50, 0, 0], [30, 2, 60, 2, 60, 9, 30, 9]
+    folder = make_folder(tmp_path, [annotation(1), annotation(4, segmentation=(corner,)),
+                                    annotation(5, segmentation=(SQUARE, side))])  # fmt: skip
+    with pytest.warns(UserWarning, match="2 polygons reach outside .*; of 2 nothing is left, .*annotation 4 of image"):
+        dataset = load(folder)
+    assert [(a["id"], len(a["segmentation"])) for a in dataset.coco_annotations(0)] == [(1, 1), (5, 1)]
+    assert dataset.load_mask(0)[0].shape == (20, 30, 2)
+
+
 def test_a_crowd_of_another_size_is_scaled(tmp_path):
     crowd = annotation(4, segmentation={"size": [10, 15], "counts": [75, 75]}, iscrowd=1)
     with pytest.warns(UserWarning, match="1 masks of crowds have another size .*annotation 4 of image 1"):
@@ -183,15 +255,15 @@ def test_images_of_another_size_than_their_annotations(tmp_path):
 def test_bad_images_are_counted_and_training_goes_on(tmp_path, caplog):
     from mrcnn import model as modellib
 
-    annotations = [annotation(n, n) for n in range(1, 13)]
-    folder = make_folder(tmp_path, annotations, sizes=[(64, 64)] * 12)
+    annotations = [annotation(n, n) for n in range(1, 61)]
+    folder = make_folder(tmp_path, annotations, sizes=[(64, 64)] * 60)
     files = sorted((folder / "val2017").iterdir())
     files[3].unlink()
     files[5].write_bytes(files[5].read_bytes()[:60])
     PIL.Image.new("RGB", (32, 64)).save(files[7])
     dataset = load(folder)
     batches = modellib.DataGenerator(dataset, tiny.config(IMAGES_PER_GPU=4), shuffle=False)
-    assert sum(len(batches[i][0][0]) for i in range(3)) == 12
+    assert sum(len(batches[i][0][0]) for i in range(15)) == 60
     problems = dict(batches.problems)
     assert [int(re.search(r"id=(\d+)", link)[1]) for link in sorted(problems)] == [4, 6, 8]
     texts = [problems[f"https://cocodataset.org/#explore?id={n}"] for n in (4, 6, 8)]
@@ -206,7 +278,12 @@ def test_bad_images_are_counted_and_training_goes_on(tmp_path, caplog):
         ("val", "2071", ValueError, "Did you mean '2017'"),
         ("minival", "2017", ValueError, "parts of 2014's .*; of 2017 use train and val"),
         ("train", 2017, FileNotFoundError, r"instances_train2017\.json\. The folder has instances_val2017\.json"),
+        ("vall", "2017", ValueError, r"there is no .*instances_vall2017\.json: subset must be one of"),
         ("minival", "2014", FileNotFoundError, "instances_minival2014"),
+        ("train", "", FileNotFoundError, r"there is no .*instances_train\.json\. The folder has instances_val2017"),
+        ("street", "", FileNotFoundError, r"there is no .*instances_street\.json\."),
+        ("street", "2017", FileNotFoundError, r"there is no .*instances_street2017\.json\."),
+        ("train", "_new", FileNotFoundError, r"there is no .*instances_train_new\.json\."),
     ],
 )
 def test_wrong_subsets_and_years(tmp_path, subset, year, error, message):

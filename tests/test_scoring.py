@@ -238,6 +238,14 @@ def test_classes_of_one_name_are_told_apart():
     assert list(got["bbox"]["per_class"]) == ["same (4)", "same (9)"]
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_a_class_that_is_called_as_another_is_labelled_is_told_apart_too(order):
+    names = [["x", "x", "x (9)"][n] for n in order]
+    got = scoring.score(coco_of({"id": 1, **SQUARE}), [], [1], [4, 9, 11], names, "bbox", verbose=0)["bbox"]
+    assert len(got["per_class"]) == 3 and sum(one["objects"] for one in got["per_class"].values()) == 1
+    assert "x (9)" in got["per_class"]
+
+
 def test_what_pycocotools_would_get_wrong_is_refused():
     coco, rows = coco_of({"id": 1, **SQUARE}), rows_of(1, 4, (10, 10, 30, 30))
     with pytest.raises(ValueError, match="the ground truth has no image 7"):

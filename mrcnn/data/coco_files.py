@@ -39,7 +39,11 @@ def find_annotations(dataset_dir, subset, year):
     path = annotations_path(dataset_dir, subset, year)
     if os.path.isfile(path):
         return path
-    check_subset(subset, year)
+    if _close(subset, FOLDERS) and _close(year, YEARS):  # else it is data of one's own
+        try:
+            check_subset(subset, year)
+        except ValueError as error:
+            raise ValueError(f"there is no {path}: {error}") from None
     there = ", ".join(sorted(file.name for file in Path(path).parent.glob("*.json"))) or "no annotations"
     raise FileNotFoundError(f"there is no {path}. The folder has {there}: give the one above annotations/, another "
                             "year or subset, or have it downloaded (auto_download=True, or --download)")
@@ -49,19 +53,23 @@ def check_subset(subset, year):
     """Raises a ValueError for a subset or a year that COCO does not have."""
     for what, value, known in (("year", year, YEARS), ("subset", subset, tuple(FOLDERS))):
         if value not in known:
-            close = difflib.get_close_matches(value, known, n=1)
+            close = _close(value, known)
             hint = f". Did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"{what} must be one of {', '.join(known)}; received {value!r}{hint}")
     if FOLDERS[subset] != subset and year != "2014":
         raise ValueError(f"minival and valminusminival are parts of 2014's validation set; of {year} use train and val")
 
 
+def _close(value, known):
+    return difflib.get_close_matches(value, known, n=1)
+
+
 def read_annotations(path):
     """Reads a file of COCO instances.
 
     Polygons of less than three points enclose nothing and are left out, those that reach outside of their image are
-    clipped, masks of crowds that have another size are scaled; a warning counts each. What an annotation may lack
-    (`iscrowd`, `area`, `bbox`) is added.
+    clipped, and left out if no pixel remains, masks of crowds that have another size are scaled; a warning counts each.
+    What an annotation lacks of `iscrowd`, `area` and `bbox`, or has as null or empty, is added.
 
     Args:
         path: of the JSON file.
@@ -79,8 +87,14 @@ def read_annotations(path):
         if not all(isinstance(image[side], int) and image[side] > 0 for side in ("width", "height")):
             raise ValueError(f"{path}: image {image['id']!r} has width {image['width']!r} and height "
                              f"{image['height']!r}; these must be its pixels")
+        if not isinstance(image["file_name"], str):
+            raise ValueError(f"{path}: image {image['id']!r} has the file_name {image['file_name']!r}; it must be text")
     categories = _numbered(path, data["categories"], "category", ("id", "name"))
     _numbered(path, data["annotations"], "annotation", ("id",))
+    for annotation in data["annotations"]:
+        for key in ("iscrowd", "area", "bbox"):
+            if annotation.get(key) in (None, "", []):
+                annotation.pop(key, None)
     wrong = [(a, problem) for a in data["annotations"] if (problem := _problem(a, images, categories))]
     if wrong:
         annotation, problem = wrong[0]
@@ -129,12 +143,21 @@ def _read_json(path):
 
 
 def _numbered(path, entries, kind, keys):
-    """dict id -> entry of a list, of which each entry must have the keys and an id of its own."""
-    found = {}
+    """dict id -> entry of a list, of which each entry must have the keys and an id of its own.
+
+    Ids are whole numbers. Those of images and annotations may be text instead, but not both, for which there is no
+    order; class ids are numbers for pycocotools.
+    """
+    found, kinds = {}, (int,) if kind == "category" else (int, str)
     for place, entry in enumerate(entries):
         lacking = [key for key in keys if not isinstance(entry, dict) or key not in entry]
         if lacking:
             raise ValueError(f"{path}: {kind} {place} of the list has no {', '.join(lacking)}; add it: {entry!r:.200}")
+        if type(entry["id"]) not in kinds:
+            rule = "whole numbers" if kind == "category" else "whole numbers, or text if all are"
+            raise ValueError(f"{path}: {kind} {place} of the list has the id {entry['id']!r:.60}; ids must be {rule}: "
+                             "number them anew")
+        kinds = (type(entry["id"]),)
         found[entry["id"]] = entry
     if len(found) < len(entries):
         twice, count = Counter(entry["id"] for entry in entries).most_common(1)[0]
@@ -144,12 +167,19 @@ def _numbered(path, entries, kind, keys):
 
 def _problem(annotation, images, categories):
     """What is wrong with an annotation and what to do about it, or None."""
-    image = images.get(annotation.get("image_id"))
+    image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
+    image = images.get(image_id) if type(image_id) in (int, str) else None
     if image is None:
         return "belongs to an image that the file does not list; remove it, or add the image to images"
-    if annotation.get("category_id") not in categories:
-        return (f"has the category {annotation.get('category_id')!r}, which the file does not list; known are "
-                f"{_names(categories)}")
+    if type(category_id) is not int or category_id not in categories:
+        return f"has the category {category_id!r:.60}, which the file does not list; known are {_names(categories)}"
+    if (is_crowd := annotation.get("iscrowd", 0)) not in (0, 1):
+        return f"has iscrowd {is_crowd!r:.60}; it must be 0 or 1"
+    if not _is_number(area := annotation.get("area", 0)):
+        return f"has the area {area!r:.60}, which is no number; remove it, and it is computed"
+    box = annotation.get("bbox", [0] * 4)
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        return f"has the bbox {box!r:.60}, which must be four numbers; remove it, and it is computed"
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, list):
         return _problem_of_polygons(segmentation)
@@ -158,12 +188,42 @@ def _problem(annotation, images, categories):
     counts, size = segmentation["counts"], segmentation["size"]
     if not isinstance(size, list) or not all(isinstance(side, int) and side > 0 for side in size) or len(size) != 2:
         return f"has RLE of the size {size!r:.60}, which should be [height, width]"
-    if isinstance(counts, list) and (sum(counts) != math.prod(size) or min(counts) < 0):
-        return f"has RLE counts of {sum(counts)} pixels for a mask of {size}; draw it again"
+    covered = _covered(counts)
+    if covered is None:
+        return f"has RLE counts that are no lengths of runs: {counts!r:.60}; draw it again"
+    if covered != math.prod(size):
+        return f"has RLE counts of {covered} pixels for a mask of {size}; draw it again"
     if size != [image["height"], image["width"]] and not annotation.get("iscrowd"):
         return (f"has a mask of (height, width) {size}, but its image has {[image['height'], image['width']]}; draw it "
                 "again")
     return None
+
+
+def _is_number(value):
+    return type(value) in (int, float) and abs(value) < math.inf
+
+
+def _covered(counts):
+    """Number of pixels that RLE runs over, inside and outside of its mask; None if `counts` is nothing of that kind."""
+    if isinstance(counts, list):
+        return sum(counts) if set(map(type, counts)) == {int} and min(counts) >= 0 else None
+    if not isinstance(counts, str) or not counts.isascii():
+        return None
+    # Compressed, a character less 48 has five bits of a number, lowest first, and a sixth if more follow. Numbers are
+    # signed, and from the fourth on the difference to the last but one.
+    codes = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
+    if not codes.size or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        return None
+    ends = np.flatnonzero(codes < 32)
+    starts = np.append(0, ends[:-1] + 1)
+    lengths = ends - starts + 1
+    if lengths.max() > 7:
+        return None  # more than 32 bits
+    shifts = 5 * (np.arange(codes.size) - np.repeat(starts, lengths))
+    runs = np.add.reduceat((codes & 31) << shifts, starts)
+    runs[codes[ends] & 16 > 0] -= 1 << 5 * lengths[codes[ends] & 16 > 0]
+    runs[1::2], runs[2::2] = runs[1::2].cumsum(), runs[2::2].cumsum()
+    return int(runs.sum()) if runs.min() >= 0 else None
 
 
 def _problem_of_polygons(polygons):
@@ -174,7 +234,7 @@ def _problem_of_polygons(polygons):
             return f"has a polygon of {len(polygon)} numbers, which cannot be pairs of x and y; draw it again"
         try:
             is_finite = math.isfinite(sum(polygon))
-        except TypeError:
+        except (TypeError, OverflowError):
             is_finite = False
         if not is_finite:
             return f"has a polygon with something that is no number: {polygon!r:.60}; draw it again"
@@ -186,8 +246,11 @@ def _names(categories):
 
 
 def _clean_polygons(path, data, images):
-    """Removes polygons of less than three points, with annotations of which nothing is left, and clips the others."""
-    thin, outside = [], []
+    """Removes polygons of less than three points, clips those that reach outside, and removes what shows nothing.
+
+    A polygon beyond the image that touches its border is clipped to a line: nobody could find such an object.
+    """
+    thin, outside, gone = [], [], 0
     for annotation in data["annotations"]:
         polygons, image = annotation["segmentation"], images[annotation["image_id"]]
         if not isinstance(polygons, list):
@@ -200,21 +263,24 @@ def _clean_polygons(path, data, images):
             if min(polygon) < -CLIP_BEYOND or max(xs) > width + CLIP_BEYOND or max(ys) > height + CLIP_BEYOND:
                 outside.append(annotation)
                 kept[place] = _clip(polygon, width, height)
+                gone += not kept[place]
         annotation["segmentation"] = [polygon for polygon in kept if polygon]
     data["annotations"] = [a for a in data["annotations"] if a["segmentation"]]
     for found, what in ((thin, "polygons have less than three points and are left out"),
-                        (outside, "polygons reach outside of their image and are clipped")):  # fmt: skip
+                        (outside, f"polygons reach outside of their image and are clipped; of {gone} nothing is left")):
         if found:
             warnings.warn(f"{path}: {len(found)} {what}, the first in {name_of(found[0])}", stacklevel=4)
 
 
 def _clip(polygon, width, height):
-    """The part of a polygon within the image; empty if there is none."""
+    """The part of a polygon within the image; empty if it covers no pixel."""
     from matplotlib.path import Path
     from matplotlib.transforms import Bbox
 
     path = Path(np.reshape(polygon, (-1, 2)).astype(float)).clip_to_bbox(Bbox([[0, 0], [width, height]]))
-    return path.vertices.ravel().tolist()
+    part, tools = path.vertices.ravel().tolist(), rle_tools()
+    covers = len(part) >= 6 and tools.area(tools.frPyObjects([part], height, width)).any()
+    return part if covers else []
 
 
 def _scale_crowds(path, data, images):

@@ -64,7 +64,7 @@ def unpack(archive: str | os.PathLike, folder: str | os.PathLike, verbose: int =
     Raises:
         FileNotFoundError: there is no such archive.
         ValueError: it is no zip archive, is damaged or encrypted, or holds a link or a file that would lie outside of
-            `folder`; nothing is written then, unless the damage shows later.
+            `folder`, also by a link that is there; nothing is written then, unless the damage shows later.
         OSError: there is too little room (none is taken then), or a file cannot be written.
     """
     folder = Path(folder)
@@ -73,6 +73,7 @@ def unpack(archive: str | os.PathLike, folder: str | os.PathLike, verbose: int =
             wanted = [(member, folder / _safe_name(archive, member)) for member in opened.infolist()
                       if not member.is_dir()]
             wanted = [(member, path) for member, path in wanted if not _is_there(path, member.file_size)]
+            _check_links(archive, folder, {path.parent for _, path in wanted})
             folder.mkdir(parents=True, exist_ok=True)
             _check_room(archive, folder, sum(member.file_size for member, _ in wanted))
             columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
@@ -100,6 +101,15 @@ def _safe_name(archive: str | os.PathLike, member: zipfile.ZipInfo) -> PurePosix
     return name
 
 
+def _check_links(archive: str | os.PathLike, folder: Path, parents: set[Path]) -> None:
+    """Raises a ValueError if a link within the folder leads files out of it."""
+    whole = Path(os.path.realpath(folder))
+    for parent in sorted(parents):
+        if not (real := Path(os.path.realpath(parent))).is_relative_to(whole):
+            raise ValueError(f"{archive} has files for {parent}, but that lies at {real}, outside of the folder, by a "
+                             "link. Nothing was unpacked; remove the link, or unpack elsewhere.")
+
+
 def _is_there(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
 
@@ -115,7 +125,8 @@ def _unpack_file(opened: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
-        with opened.open(member) as source, part.open("wb") as target:      # reading to the end compares the checksum
+        part.unlink(missing_ok=True)                                        # what was cut off, or a link elsewhere
+        with opened.open(member) as source, part.open("xb") as target:      # reading to the end compares the checksum
             shutil.copyfileobj(source, target, CHUNK)
         os.replace(part, path)
     except BaseException:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+from collections import Counter
 
 import numpy as np
 from rich.console import Console
@@ -86,8 +87,7 @@ def score(coco, rows, image_ids, category_ids, names, eval_type="both", max_dete
     objects = dict.fromkeys(category_ids, 0)
     for annotation in truth.anns.values():
         objects[annotation["category_id"]] += not annotation["iscrowd"]
-    labels = {category_id: name if names.count(name) == 1 else f"{name} ({category_id})"
-              for category_id, name in zip(category_ids, names, strict=True)}  # fmt: skip
+    labels = _labels(category_ids, names)
     result = {"images": len(truth.imgs), "objects": sum(objects.values()), "detections": len(rows)}
     for kind in EVAL_TYPES[eval_type]:
         evaluation = _run(truth, results, kind, max_detections)
@@ -98,6 +98,18 @@ def score(coco, rows, image_ids, category_ids, names, eval_type="both", max_dete
     if verbose:
         _print_table({kind: result[kind] for kind in EVAL_TYPES[eval_type]}, max_detections)
     return result
+
+
+def _labels(category_ids, names):
+    """dict category id -> its name, with the id behind it where several have that name; no two are equal."""
+    labels, taken = {}, Counter(names)
+    for category_id, name in zip(category_ids, names, strict=True):
+        label, is_shared = name, taken[name] > 1
+        while is_shared and label in taken:
+            label = f"{label} ({category_id})"
+        labels[category_id] = label
+        taken[label] += label != name
+    return labels
 
 
 def check_arguments(eval_type, max_detections, batch_size=1):

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ if __name__ == "__main__":
 from mrcnn import utils  # noqa: E402
 from mrcnn.config import Config  # noqa: E402
 from mrcnn.data import coco_files  # noqa: E402
+from mrcnn.data.checks import image_name  # noqa: E402
 from mrcnn.data.shared_classes import SharedClasses  # noqa: E402
 
 # In 2014 most validation images ("35k") served for training too, and 5,000 others, "minival", for validation; the data
@@ -289,8 +291,8 @@ def evaluate_coco(model, dataset, coco, eval_type="bbox", limit=0, image_ids=Non
 
     Args:
         model: MaskRCNN in inference mode; anything with `detect(images, verbose=0)` will do.
-        dataset: CocoDataset, prepared, of one file of annotations whose categories it does not merge; for any other
-            there is `MaskRCNN.evaluate`.
+        dataset: CocoDataset, prepared, whose images, those of source "coco", are listed once and whose categories are
+            not merged; for any other there is `MaskRCNN.evaluate`.
         coco: pycocotools.coco.COCO that `load_coco` returned.
         eval_type: "bbox" for boxes, "segm" for masks, or "both".
         limit: int, only the first so many images; 0 = all.
@@ -302,7 +304,8 @@ def evaluate_coco(model, dataset, coco, eval_type="bbox", limit=0, image_ids=Non
         dict of `mrcnn.engine.evaluation.evaluate`: "bbox" and "segm" with AP, AP50 and so on.
 
     Raises:
-        ValueError: a wrong argument, or too many images that cannot be read.
+        ValueError: a wrong argument, images that `coco` does not have or that it cannot tell apart, or too many, or
+            all, that cannot be read.
     """
     from mrcnn.engine import evaluation, scoring
 
@@ -310,16 +313,14 @@ def evaluate_coco(model, dataset, coco, eval_type="bbox", limit=0, image_ids=Non
     scoring.check_arguments(eval_type, evaluation.COCO_DETECTIONS)
     category_ids = coco_categories(dataset)
     chosen = evaluation.choose_images(dataset, image_ids, limit)
-    if unknown := [dataset.image_info[i]["id"] for i in chosen if dataset.image_info[i]["id"] not in coco.imgs]:
-        raise ValueError(f"{len(unknown)} images are not in the annotations to score with, such as {unknown[0]!r}: "
-                         "pass what load_coco(..., return_coco=True) returned for them")
+    coco_ids = check_images(dataset, coco, chosen)
     with evaluation.progress(len(chosen), "Evaluating", verbose) as advance:
-        found = evaluation.collect(lambda images: model.detect(images, verbose=0), dataset, chosen, advance=advance)
+        found = evaluation.collect(lambda images: model.detect(images, verbose=0), dataset, chosen, advance=advance,
+                                   coco_ids=coco_ids)  # fmt: skip
+    evaluation.report_left_out(found, verbose)
     rows = [row | {"category_id": category_ids[row["category_id"]]} for row in found.rows]
     if results_path:
         write_json(results_path, rows)
-    for name, problem in found.left_out.items():
-        print(f"left out: {name}: {problem}")
     scored = [image["id"] for image in found.images]
     result = evaluation.score(coco, rows, scored, list(category_ids.values()), dataset.class_names[1:], eval_type,
                               verbose=verbose)  # fmt: skip
@@ -328,6 +329,20 @@ def evaluate_coco(model, dataset, coco, eval_type="bbox", limit=0, image_ids=Non
         print(f"Prediction time: {found.seconds:.1f} s, {found.seconds / len(scored):.3f} s per image")
         print(f"Total time: {seconds:.1f} s")
     return result | {"seconds_detecting": found.seconds, "seconds": seconds, "left_out": found.left_out}
+
+
+def check_images(dataset, coco, chosen):
+    """The ids of all images; raises a ValueError for chosen ones that the annotations lack or cannot tell apart."""
+    times = Counter(info["id"] for info in dataset.image_info if info["source"] == "coco")
+    for image_id in chosen:
+        info, where = dataset.image_info[image_id], image_name(dataset, image_id)
+        if info["source"] != "coco" or times[info["id"]] > 1:
+            problem = "is not COCO's" if info["source"] != "coco" else f"is one of {times[info['id']]} with this id"
+            raise ValueError(f"{where} {problem}: leave it out of image_ids, or use MaskRCNN.evaluate(dataset)")
+        if info["id"] not in coco.imgs:
+            raise ValueError(f"{where} is not in the annotations to score with: pass what load_coco(..., "
+                             "return_coco=True) returned for it")
+    return [info["id"] for info in dataset.image_info]
 
 
 def coco_categories(dataset):
