@@ -226,6 +226,13 @@ def test_the_first_batch_names_the_bad_image():
         missing.check_first_batch()
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_one_bad_image_in_the_first_batch_is_replaced(batch_size):
+    stream = TrainingStream(Holes(40, bad={0}), config(IMAGES_PER_GPU=batch_size), shuffle=False)
+    stream.check_first_batch()
+    assert 0 not in all_ids(stream, range(3)) and [name for name, _ in stream.problems] == ["link to 0"]
+
+
 def test_a_clear_error_stays_as_it_is():
     class Named(Squares):
         def load_image(self, image_id):

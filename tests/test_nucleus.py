@@ -2,6 +2,7 @@
 
 import random
 import sys
+import types
 import warnings
 from pathlib import Path
 
@@ -155,10 +156,23 @@ def test_what_is_missing_is_named(folder):
         load(folder, "val")
 
 
-def test_missing_validation_images_are_counted(folder, monkeypatch):
+def test_nuclei_of_your_own_are_trained_without_validation(folder, monkeypatch, capsys):
     monkeypatch.setattr(nucleus, "VAL_IMAGE_IDS", [f"v{n}" for n in range(9)])
-    with pytest.raises(FileNotFoundError, match=r"v0/images/v0.png.* and 13 more"):
+    with pytest.raises(FileNotFoundError, match="stage1_train has no images of the subset 'val'"):
         nucleus.make_dataset(folder, "val")
+    seen = []
+    monkeypatch.setattr("mrcnn.engine.command_line.train_in_stages", lambda *given, **_: seen.append(given))
+    nucleus.train(types.SimpleNamespace(log_dir="logs"), folder, "stage1_train")
+    (_, train_set, val_set, stages), = seen
+    assert train_set.num_images and val_set is None and stages == nucleus.SCHEDULE
+    assert "Training without validation" in capsys.readouterr().out
+
+
+def test_files_that_are_missing_are_counted(folder):
+    for name in "vwxyz":
+        (folder / "stage1_train" / name).mkdir()
+    with pytest.raises(FileNotFoundError, match=r"v/images/v.png.* and 5 more"):
+        nucleus.make_dataset(folder, "stage1_train")
 
 
 # ---- augmentation

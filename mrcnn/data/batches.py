@@ -32,6 +32,7 @@ class Items:
         self.dataset, self.seed, self.record = dataset, seed, Record(len(dataset.image_ids))
         self._make_arrays = make_arrays
         self._orders, self._lock = OrderedDict(), threading.Lock()
+        self._worked, self._first_error = False, None
 
     def order(self, number, shuffle):
         """The image ids in the order of pass `number`; not to be changed."""
@@ -62,7 +63,10 @@ class Items:
         yield from itertools.islice(itertools.cycle(others), max(len(others), 50))
 
     def make(self, image_id, key, strict=False):
-        """The arrays of an image; None if it has no objects or, unless `strict`, cannot be used."""
+        """The arrays of an image; None if it has no objects or cannot be used.
+
+        The fault of a second image, where none could be used before, is likely that of all: `strict` raises the first.
+        """
         if image_id in self.record.empty:
             return None
         self.record.seen(image_id)
@@ -75,10 +79,13 @@ class Items:
         except (ClassMismatch, MemoryError):
             raise
         except Exception as error:
-            if strict:
-                self._raise_named(error, image_name(self.dataset, image_id))
+            if strict and not self._worked:
+                if self._first_error:
+                    self._raise_named(*self._first_error)
+                self._first_error = error, image_name(self.dataset, image_id)
             self.record.failed(image_id, self.reference(image_id), error)
             return None
+        self._worked = True
         if lost:
             self.record.lost(image_id, lost)
         return arrays
@@ -154,13 +161,14 @@ class Batches(keras.utils.PyDataset):
 
         Args:
             k: int.
-            strict: bool, raise when an image cannot be used, instead of taking another.
+            strict: bool, raise when neither of the first two images can be used, instead of trying more.
 
         Returns:
             `(inputs,)` or `(inputs, outputs)`, tuples of arrays.
 
         Raises:
-            ValueError, FileNotFoundError: an image cannot be used (`strict`), too many could not, or none has objects.
+            ValueError, FileNotFoundError: the first images cannot be used (`strict`), too many could not, or none has
+                objects.
         """
         try:
             image_ids, arrays = zip(*self._gather(k, strict))
@@ -189,7 +197,7 @@ class Batches(keras.utils.PyDataset):
         return [(int(order[place]), (number, place)) for place in places]
 
     def check_first_batch(self):
-        """Makes the first batch, so that errors in the data show at once and name the image; returns it."""
+        """Makes the first batch, so that errors of all images show at once and name one; returns it."""
         return self.batch(0, strict=True)
 
     def image_ids(self, k):

@@ -11,6 +11,8 @@ import numpy as np
 import PIL.Image
 import skimage.draw
 
+from mrcnn.data.checks import too_many
+
 # The numbers that VIA writes for each shape; the two last have lists of them.
 SHAPES = {
     "rect": ("x", "y", "width", "height"),
@@ -139,8 +141,11 @@ def _image_sizes(path, names):
         except (OSError, ValueError, PIL.Image.DecompressionBombError):
             sizes.append((None, None))
             unreadable.append(name)
-    if unreadable:  # they stay, so that training counts them, and stops if they are too many
-        _warn(f"{folder}: {len(unreadable)} of {len(names)} images cannot be read: {', '.join(unreadable[:20])}")
+    if unreadable:  # a few stay, so that training counts them
+        problem = f"{folder}: {len(unreadable)} of {len(names)} images cannot be read: {', '.join(unreadable[:20])}"
+        if too_many(len(unreadable), len(names)):
+            raise ValueError(f"{problem}. Restore them, or remove them from {path}")
+        _warn(problem)
     return sizes
 
 

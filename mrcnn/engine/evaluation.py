@@ -233,7 +233,7 @@ def _check_result(result, shape, num_classes, with_masks, where):
     if len(class_ids) != count or len(result["scores"]) != count:
         raise ValueError(f"{where}: detect returned {count} rois, {len(class_ids)} class_ids and "
                          f"{len(result['scores'])} scores")
-    if with_masks and np.shape(result["masks"]) != (*shape, count):
+    if with_masks and count and np.shape(result["masks"]) != (*shape, count):
         raise ValueError(f"{where}: masks must be [height, width, N], {(*shape, count)}; detect returned "
                          f"{np.shape(result['masks'])}")
     if count and not 1 <= class_ids.min() <= class_ids.max() < num_classes:

@@ -436,9 +436,10 @@ def run_train(args):
     """The command `train`."""
     from mrcnn.engine import command_line as shared
 
-    config = shared.configure(CocoConfig, args)
+    shared.configure(CocoConfig, args)  # refuses what it can before the data is read
     train_set, _ = load_subsets(args.dataset, TRAINED_ON[args.year], args.year, args.download)
     val_set, _ = load_subsets(args.dataset, [EVALUATED_ON[args.year]], args.year, args.download)
+    config = shared.configure(CocoConfig, args, NUM_CLASSES=train_set.num_classes)  # also of data of your own
     model = make_model("training", config, args)
     shared.train_in_stages(model, train_set, val_set, shared.choose_stages(args, SCHEDULE), augmentation=flip)
     print(f"Checkpoints and logs are in {model.log_dir}")
@@ -448,13 +449,17 @@ def run_evaluate(args):
     """The command `evaluate`."""
     from mrcnn.engine import command_line as shared
 
-    config = shared.configure(CocoInferenceConfig, args)
+    shared.configure(CocoInferenceConfig, args)
     dataset, coco = load_subsets(args.dataset, [EVALUATED_ON[args.year]], args.year, args.download)
+    config = shared.configure(CocoInferenceConfig, args, NUM_CLASSES=dataset.num_classes)
     model = make_model("inference", config, args)
-    results = args.results or (args.output and os.path.join(args.output, "results.json"))
+    in_folder = args.output and os.path.join(args.output, "results.json")
+    results = args.results or in_folder
     metrics = evaluate_coco(model, dataset, coco, args.eval_type, args.limit, results_path=results)
     if args.output:
         write_json(os.path.join(args.output, "metrics.json"), without_nan(metrics))
+        if args.results:
+            shutil.copyfile(args.results, in_folder)
     for path in filter(None, (args.results, args.output)):
         print(f"Saved to {path}")
 

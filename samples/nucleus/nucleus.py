@@ -123,8 +123,8 @@ class NucleusDataset(utils.Dataset):
 
         Args:
             dataset_dir: folder of the data, the one that `stage1_train` lies in.
-            subset: "train" (stage1_train but for VAL_IMAGE_IDS), "val" (VAL_IMAGE_IDS), "stage1_train",
-                "stage1_test" or "stage2_test".
+            subset: "train" (stage1_train but for VAL_IMAGE_IDS), "val" (those of VAL_IMAGE_IDS that are there),
+                "stage1_train", "stage1_test" or "stage2_test".
 
         Raises:
             ValueError: there is no such subset.
@@ -141,7 +141,7 @@ class NucleusDataset(utils.Dataset):
         if subset == "train":
             image_ids -= set(VAL_IMAGE_IDS)
         elif subset == "val":
-            image_ids = set(VAL_IMAGE_IDS)
+            image_ids &= set(VAL_IMAGE_IDS)
         if not image_ids:
             raise FileNotFoundError(f"{folder} has no images of the subset {subset!r}: a folder per image is expected")
         needed = ["images/{}.png"] if folder.name.endswith("_test") else ["images/{}.png", "masks"]
@@ -256,7 +256,7 @@ SCHEDULE = [("heads", 20, 1), ("all", 40, 1)]
 
 
 def train(model, dataset_dir, subset, schedule=None):
-    """Trains on a subset, and validates on "val".
+    """Trains on a subset, and validates on "val", if there is any.
 
     Args:
         model: MaskRCNN in training mode.
@@ -265,7 +265,11 @@ def train(model, dataset_dir, subset, schedule=None):
     """
     from mrcnn.engine.command_line import train_in_stages
 
-    train_set, val_set = make_dataset(dataset_dir, subset), make_dataset(dataset_dir, "val")
+    train_set, val_set = make_dataset(dataset_dir, subset), None
+    try:
+        val_set = make_dataset(dataset_dir, "val")
+    except FileNotFoundError as error:  # nuclei of your own
+        print(f"Training without validation: {error}")
     train_in_stages(model, train_set, val_set, schedule or SCHEDULE, augmentation=make_augmentation())
     print(f"Checkpoints and logs are in {model.log_dir}")
 
@@ -525,7 +529,6 @@ def parse_arguments(arguments=None):
     try:
         make_dataset(args.dataset, args.subset)
         if args.command == "train":
-            make_dataset(args.dataset, "val")
             make_augmentation()
         elif args.command == "evaluate":
             scoring.load_pycocotools()
