@@ -150,11 +150,17 @@ def test_a_short_training_leaves_weights_results_and_a_picture(tmp_path, capsys)
     assert json.loads((output / "results.json").read_text())["scores"] == before
 
 
+def learn(task, data_dir, output):
+    """The results of the whole training of a task."""
+    from_nothing.main([task, "--dataset", str(data_dir / task), "--output", str(output)])
+    results = json.loads((output / "results.json").read_text())
+    print(json.dumps(results))
+    return results
+
+
 @pytest.mark.long
 def test_balloons_are_learned(data_dir, tmp_path):
-    from_nothing.main(["balloon", "--dataset", str(data_dir / "balloon"), "--output", str(tmp_path)])
-    results = json.loads((tmp_path / "results.json").read_text())
-    print(json.dumps(results))
+    results = learn("balloon", data_dir, tmp_path)
     assert results["training_seconds"] < 1800
     assert results["scores"]["train"]["segm"]["AP50"] >= 0.85
     assert results["scores"]["val"]["segm"]["AP50"] >= 0.40
@@ -162,8 +168,6 @@ def test_balloons_are_learned(data_dir, tmp_path):
 
 @pytest.mark.long
 def test_nuclei_are_learned(data_dir, tmp_path):
-    from_nothing.main(["nucleus", "--dataset", str(data_dir / "nucleus"), "--output", str(tmp_path)])
-    results = json.loads((tmp_path / "results.json").read_text())
-    print(json.dumps(results))
+    results = learn("nucleus", data_dir, tmp_path)
     assert results["training_seconds"] < 3600
     assert results["scores"]["val"]["segm"]["AP50"] >= 0.50

@@ -58,18 +58,7 @@ class SharedClasses(Dataset):
             self.sources = list(dict.fromkeys([*self.sources, source]))
 
     def get_source_class_id(self, class_id, source):
-        """Finds the id that a class has in a source; the first one, if several are one class here.
-
-        Args:
-            class_id: int, class id in this data set.
-            source: str, name of the source.
-
-        Returns:
-            The id given to `add_class`.
-
-        Raises:
-            ValueError: the source does not have this class.
-        """
+        """As `Dataset.get_source_class_id`, for each source of a shared class; the first id, if it has several."""
         info = self.class_info[class_id]
         if info["source"] != source:
             for (known, own_id), name in self._same.items():
