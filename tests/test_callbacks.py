@@ -2,7 +2,9 @@
 
 import csv
 import os
+import sys
 import time
+import types
 
 import keras
 import numpy as np
@@ -182,3 +184,13 @@ def test_an_interrupted_training_says_how_to_go_on(tmp_path):
     assert callbacks.interrupted(checkpoint) == "interrupted in epoch 4, before the first checkpoint"
     (tmp_path / "mask_rcnn_x_0003.h5").write_text("")
     assert "the last checkpoint is" in callbacks.interrupted(checkpoint)
+
+
+@pytest.mark.parametrize(("terminal", "notebook", "verbose"), [(True, False, 1), (False, True, 1), (False, False, 2)])
+def test_the_bar_moves_only_where_it_can(monkeypatch, terminal, notebook, verbose):
+    monkeypatch.setattr("sys.stdout", types.SimpleNamespace(isatty=lambda: terminal))
+    if notebook:
+        monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    else:
+        monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    assert callbacks.verbosity() == verbose

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 
 import h5py
 import numpy as np
@@ -222,7 +223,7 @@ def weights_file(path, classes):
 
 
 @pytest.mark.parametrize(("classes", "mode", "exclude"), [
-    (2, "training", None), (81, "training", "heads"), (81, "inference", None),
+    (2, "training", None), (81, "training", "heads"), (2, "inference", None),
 ])  # fmt: skip
 def test_heads_of_other_classes_start_afresh_in_training(tmp_path, capsys, classes, mode, exclude):
     path = weights_file(tmp_path / "some.h5", classes)
@@ -230,6 +231,12 @@ def test_heads_of_other_classes_start_afresh_in_training(tmp_path, capsys, class
     assert command_line.load_weights(model, "last", "coco.h5") == path
     assert model.calls == [(path, True, exclude)]
     assert ("heads start afresh" in capsys.readouterr().out) == (exclude is not None)
+
+
+def test_other_classes_are_refused_in_detection(tmp_path):
+    path = weights_file(tmp_path / "some.h5", 81)
+    with pytest.raises(ValueError, match="trained on 80 classes, where 1 are expected"):
+        command_line.load_weights(Recorder(mode="inference"), path, "coco.h5")
 
 
 def test_coco_weights_are_fetched_once(tmp_path):
@@ -292,6 +299,16 @@ def test_an_interrupt_without_a_word(capsys):
     with pytest.raises(SystemExit) as stop, command_line.exit_on_error("sample.py"):
         raise KeyboardInterrupt
     assert stop.value.code == "sample.py: interrupted"
+
+
+def test_warnings_are_shown_once_and_plainly(capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with command_line.exit_on_error("sample.py"):
+            for _ in range(2):
+                warnings.warn("two images are missing", stacklevel=1)
+            warnings.warn("of a library's own", FutureWarning, stacklevel=1)
+    assert capsys.readouterr().err == "Warning: two images are missing\n"
 
 
 def test_a_slip_in_the_program_keeps_its_traceback():

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import importlib.util
 import os
+import sys
 import time
 
 import keras
@@ -104,6 +105,11 @@ def interrupted(checkpoint):
     if checkpoint.last is None:
         return f"{text}, before the first checkpoint"
     return f"{text}; the last checkpoint is {checkpoint.last}: load_weights(that path, by_name=True) and train() go on"
+
+
+def verbosity():
+    """How Keras reports on a training: by a moving bar on a terminal or in a notebook, else by a line per epoch."""
+    return 1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2
 
 
 class DataWait(keras.callbacks.Callback):

@@ -6,11 +6,13 @@ A program adds its own flags to `make_parser`, and has `check_arguments` refuse 
 import argparse
 import contextlib
 import difflib
+import functools
 import glob
 import os
 import re
 import sys
 import tempfile
+import warnings
 
 from mrcnn.engine.h5_layout import read_file
 
@@ -296,10 +298,12 @@ def load_weights(model, weights, coco_path, download=None):
     print(f"Loading weights {path}")
     found = class_count(path)
     other_classes = found not in (None, model.config.NUM_CLASSES)
-    if other_classes and model.mode == "training":
+    if other_classes and model.mode != "training":
+        raise ValueError(f"{path} was trained on {found - 1} classes, where {model.config.NUM_CLASSES - 1} are "
+                         "expected; give weights that were trained on data like this")
+    if other_classes:
         print(f"It has {found} classes and the data {model.config.NUM_CLASSES}, so the heads start afresh")
-    exclude = "heads" if other_classes and model.mode == "training" else None
-    model.load_weights(path, by_name=True, exclude=exclude)
+    model.load_weights(path, by_name=True, exclude="heads" if other_classes else None)
     return path
 
 
@@ -342,11 +346,23 @@ def quiet_import():
             os.close(screen)
 
 
+def _show_warning(shown, message, category, *place, **options):
+    """Prints a warning for the user of a program: once, without the line of code that gave it."""
+    if issubclass(category, UserWarning) and str(message) not in shown:
+        shown.add(str(message))
+        print(f"Warning: {message}", file=sys.stderr)
+
+
 @contextlib.contextmanager
 def exit_on_error(name):
-    """Ends the program with the message of an error that its user can do something about, without a traceback."""
+    """Ends the program with the message of an error that its user can do something about, without a traceback.
+
+    Warnings are shown as such, without the line of code that gave them.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = functools.partial(_show_warning, set())
+            yield
     except KeyboardInterrupt as stop:
         sys.exit(f"{name}: {str(stop) or 'interrupted'}")
     except BrokenPipeError:

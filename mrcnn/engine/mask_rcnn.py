@@ -247,6 +247,7 @@ class MaskRCNN:
                 self.keras_model.fit(
                     stream, validation_data=validation, initial_epoch=self.epoch, epochs=epochs, steps_per_epoch=steps,
                     callbacks=[*built_in, *files, *(custom_callbacks or [])], shuffle=False,
+                    verbose=callbacks.verbosity(),
                 )  # fmt: skip
         except KeyboardInterrupt:
             raise KeyboardInterrupt(callbacks.interrupted(checkpoint)) from None

@@ -316,7 +316,10 @@ def find_classes(args):
         has_train = args.command != "evaluate" or os.path.isdir(os.path.join(args.dataset, "train"))
         subset = "train" if has_train else args.subset
         return load_subset(args.dataset, subset, args.attribute, args.classes).balloon_classes()
-    return args.classes or list(COCO_CLASS_NAMES[1:] if args.weights == "coco" else ["balloon"])
+    knows_coco = args.weights == "coco" or (
+        os.path.isfile(args.weights) and command_line.class_count(args.weights) == len(COCO_CLASS_NAMES)
+    )
+    return args.classes or list(COCO_CLASS_NAMES[1:] if knows_coco else ["balloon"])
 
 
 def check_class_count(path, classes):
