@@ -55,15 +55,13 @@ class Small:
 
 
 class SmallBalloonConfig(Small, balloon.BalloonConfig):
-    """Photos at 320 pixels, few objects."""
+    """Photos at 256 pixels, few objects."""
 
-    IMAGE_MIN_DIM = IMAGE_MAX_DIM = 320
-    ROI_POSITIVE_RATIO = 0.5  # few balloons in few photos: more regions that show one
-    RPN_ANCHOR_SCALES = (16, 32, 64, 128, 256)
+    RPN_ANCHOR_SCALES = (16, 32, 64, 128, 224)
     POST_NMS_ROIS_TRAINING = 200
     POST_NMS_ROIS_INFERENCE = 200
     DETECTION_NMS_THRESHOLD = 0.4  # balloons come in bunches
-    TRAIN_ROIS_PER_IMAGE = 32
+    TRAIN_ROIS_PER_IMAGE = 48
     MAX_GT_INSTANCES = 50
 
 
@@ -186,10 +184,10 @@ TASKS = {
     "balloon": {
         "configs": (SmallBalloonConfig, SmallBalloonConfig),
         "open": lambda folder, subset: load("load_balloon", balloon.BalloonDataset(), folder, subset),
-        "scale": lambda height, width: 352 / max(height, width),
+        "scale": lambda height, width: 288 / max(height, width),
         "tile": None,
         "augmentation": vary,
-        "steps": 3200,
+        "steps": 4000,
     },
     "nucleus": {
         "configs": (SmallNucleusConfig, SmallNucleusInferenceConfig),
@@ -273,7 +271,7 @@ def parse_arguments(arguments=None):
     parser.add_argument("--dataset", required=True, metavar="<folder>", help="of the sample's data set")
     parser.add_argument("--output", metavar="<folder>", help="of weights, logs and results (default: the task's name)")
     parser.add_argument("--steps", type=command_line.at_least(1), metavar="<n>",
-                        help="of training (default: balloon 3200, nucleus 4000)")  # fmt: skip
+                        help="of training (default: 4000)")  # fmt: skip
     parser.add_argument("--seed", type=command_line.seed, default=0, metavar="<n>", help="of all that is drawn")
     parser.add_argument("--weights", metavar="<file>", help="measure these instead of training")
     args = parser.parse_args(arguments)
