@@ -1,22 +1,15 @@
 """Folders laid out like COCO's, with images of noise, and the COCO sample as a module."""
 
-import importlib.util
+import functools
 import json
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import scripts
 
 FOLDER = Path(__file__).resolve().parents[1] / "samples" / "coco"
-
-
-def load_script(name):
-    """The module samples/coco/{name}.py."""
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
+load_script = functools.partial(scripts.load_script, FOLDER)
 
 coco = load_script("coco")
 

@@ -1,24 +1,17 @@
 """The nucleus sample as a module, and small data sets in its form."""
 
-import importlib.util
+import functools
 import types
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import scripts
 
 from mrcnn import utils
 
 FOLDER = Path(__file__).resolve().parents[1] / "samples" / "nucleus"
-
-
-def load_script(name):
-    """The module samples/nucleus/{name}.py."""
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
+load_script = functools.partial(scripts.load_script, FOLDER)
 
 def write_image(folder, name, masks=None, size=(70, 90), seed=0):
     """Writes an image as RGBA PNG, bright where its masks are, and a file per mask, unless `masks` is None."""

@@ -1,6 +1,6 @@
 """The Balloon sample: data sets from VIA files, colour splash, and its command line on a tiny network."""
 
-import importlib.util
+import functools
 import json
 import os
 import subprocess
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import scripts
 import skimage.draw
 import test_video
 import tiny
@@ -20,15 +21,7 @@ from mrcnn import model as modellib
 from mrcnn.config import Config
 
 FOLDER = Path(__file__).resolve().parents[1] / "samples" / "balloon"
-
-
-def load_script(name):
-    """The module samples/balloon/{name}.py."""
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
+load_script = functools.partial(scripts.load_script, FOLDER)
 
 balloon = load_script("balloon")
 

@@ -1,6 +1,6 @@
 """The Shapes sample: what it draws, its two configurations, its command line, and that it learns."""
 
-import importlib.util
+import functools
 import json
 import os
 import random
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scripts
 import skimage.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,15 +19,7 @@ from mrcnn import utils
 
 FOLDER = Path(__file__).resolve().parents[1] / "samples" / "shapes"
 SEEDS = st.integers(0, 2**32 - 1)
-
-
-def load_script(name):
-    """The module samples/shapes/{name}.py."""
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
+load_script = functools.partial(scripts.load_script, FOLDER)
 
 shapes = load_script("shapes")
 

@@ -1,4 +1,7 @@
-"""Class MaskRCNN: one object that builds, loads, trains and detects."""
+"""Class MaskRCNN: one object that builds, loads, trains and detects.
+
+The file is long for its docstrings: this class is what users read. Its methods are short and call the files beside it.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
     python samples/coco/coco.py train --dataset=/path/to/coco/ --model=imagenet --download
     python samples/coco/coco.py train --dataset=/path/to/coco/ --model=last
     python samples/coco/coco.py evaluate --dataset=/path/to/coco/ --model=last --limit=0
+
+It is one file, and so a long one, because a sample is read from top to bottom and copied as a whole.
 """
 
 import argparse
