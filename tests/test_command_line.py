@@ -48,6 +48,21 @@ def refused(capsys, *arguments, **settings):
     return capsys.readouterr().err
 
 
+@pytest.mark.parametrize("layers", ["heads", "4+", "all", "res5a_branch2a", "(res5|mrcnn_).*", "conv1", "[bf].*"])
+def test_layers_that_may_be_named(layers):
+    assert parse("train", "--weights", "none", "--layers", layers).layers == layers
+
+
+def test_presets_and_names_are_those_of_the_network():
+    from mrcnn.engine.mask_rcnn import MaskRCNN
+    from mrcnn.engine.training import LAYER_PRESETS, weighted_layers
+
+    assert set(command_line.PRESETS) == set(LAYER_PRESETS)
+    model = MaskRCNN("inference", tiny.config(BACKBONE="resnet50", COMPUTE_BACKBONE_SHAPE=None), "logs")
+    names = [layer.name for layer in weighted_layers(model.keras_model)]
+    assert len(names) > 100 and all(name.startswith(command_line.LAYER_NAMES) for name in names)
+
+
 def test_help_has_all_flags_and_examples(capsys):
     with pytest.raises(SystemExit):
         parser().parse_args(["--help"])
@@ -103,6 +118,8 @@ def test_settings_that_cannot_be_are_refused():
         (("train", "--weights", "weights.h5"), "no such file. Give a file, or one of coco, last, imagenet, none"),
         (("train", "--weights", "last"), "there is no checkpoint in logs"),
         (("train", "--weights", "none", "--layers", ""), "must name the layers"),
+        (("train", "--weights", "none", "--layers", "head"), "Did you mean 'heads'"),
+        (("train", "--weights", "none", "--layers", "backbone"), "no layer is called so"),
         (("train", "--weights", "none", "--steps", "1\u0663"), "must be a whole number"),
         (("splash", "--weights", "none"), "splash needs trained weights"),
         (("evaluate", "--weights", "imagenet"), "a backbone without heads"),

@@ -19,6 +19,8 @@ from mrcnn.engine.h5_layout import read_file
 WEIGHTS = ("coco", "last", "imagenet", "none")
 # Flags that say how to train, and mean nothing to the other commands.
 OF_TRAINING = ("epochs", "steps", "layers", "batch_size")
+PRESETS = ("heads", "3+", "4+", "5+", "all")
+LAYER_NAMES = ("conv1", "bn", "res", "fpn_", "rpn_", "mrcnn_")
 
 
 def make_parser(description, commands, examples, output):
@@ -43,7 +45,9 @@ def make_parser(description, commands, examples, output):
                         help="coco: trained on COCO; last: the newest checkpoint in the logs; imagenet: a backbone "
                              "only, to train from; none: train from nothing; or the path of an .h5 file")  # fmt: skip
     parser.add_argument("--output", metavar="<folder>", help=output)
-    group = parser.add_argument_group("the network and its training")
+    group = parser.add_argument_group(
+        "the network and its training", "What is not given is as the program's configuration and schedule have it."
+    )
     group.add_argument("--epochs", type=at_least(1), metavar="<n>",
                        help="train one stage up to this many epochs in total, instead of the schedule")  # fmt: skip
     group.add_argument("--steps", type=at_least(1), metavar="<n>",
@@ -107,10 +111,21 @@ def layers(text):
     """An argument type: a preset of `MaskRCNN.train`, or a regular expression."""
     if not text:
         raise argparse.ArgumentTypeError("must name the layers to train; received nothing")
+    if text in PRESETS:
+        return text
     try:
-        return re.compile(text).pattern if text not in ("3+", "4+", "5+") else text
+        re.compile(text)
     except re.error as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
+    # Whether an expression fits a layer shows when the network is there; a plain word can be judged now.
+    if re.fullmatch(r"[\w+]+", text) and not text.startswith(LAYER_NAMES):
+        close = difflib.get_close_matches(text.lower(), PRESETS, n=1)
+        hint = f". Did you mean {close[0]!r}?" if close else ""
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is none of {', '.join(PRESETS)}, and no layer is called so: their names begin with "
+            f"{', '.join(LAYER_NAMES)}{hint}"
+        )
+    return text
 
 
 # ---------------------------------------------------------------- checks
