@@ -28,7 +28,13 @@ from mrcnn.geometry.masks import (
     resize_mask,
     unmold_mask,
 )
-from mrcnn.geometry.metrics import compute_ap, compute_ap_range, compute_matches, compute_recall
+from mrcnn.geometry.metrics import (
+    compute_ap,
+    compute_ap_range,
+    compute_matches,
+    compute_recall,
+    confusion_matrix,
+)
 
 __all__ = [
     "COCO_MODEL_URL",
@@ -45,6 +51,7 @@ __all__ = [
     "compute_overlaps",
     "compute_overlaps_masks",
     "compute_recall",
+    "confusion_matrix",
     "denorm_boxes",
     "download_trained_weights",
     "expand_mask",

@@ -1,268 +1,32 @@
-"""Pictures of what a model finds: drawing on arrays, without a window and without matplotlib."""
+"""Pictures of what a model finds, and of how it gets there.
 
-import colorsys
-import functools
-import importlib.util
-import itertools
-import random
-import zlib
-from pathlib import Path
+What draws on axes takes `ax=` and returns it; without it a figure is made and, where there is a window or a notebook,
+shown. `save=` writes a file instead. Nothing here chooses a backend of matplotlib.
+"""
 
-import numpy as np
-import scipy.ndimage
-from PIL import Image, ImageDraw, ImageFont
+from mrcnn.drawing.canvas import apply_mask, draw_box, draw_instances
+from mrcnn.drawing.colors import class_colors, random_colors
+from mrcnn.drawing.figures import (
+    display_differences,
+    display_images,
+    display_instances,
+    display_top_masks,
+    draw_boxes,
+    draw_rois,
+)
+from mrcnn.drawing.plots import (
+    display_table,
+    display_weight_stats,
+    plot_confusion_matrix,
+    plot_losses,
+    plot_overlaps,
+    plot_precision_recall,
+    plot_precision_recall_curves,
+)
 
-from mrcnn.geometry.images import standardize_image
-
-MASK_ALPHA = 0.4  # how much of its colour a mask takes on
-GOLDEN_RATIO = 0.618034  # steps of it spread hues evenly, however many there are
-# (saturation, brightness) in turn: neighbours differ in lightness too, for those who see few hues.
-SHADES = ((0.9, 1.0), (1.0, 0.7), (0.5, 1.0))
-CLASS_COLORS = 999  # colours that a class's name can be given
-LEAST_TEXT = 8  # pixels
-
-
-# ------------------------------------------------------------------ colours
-def random_colors(N, bright=True):
-    """Draws colours with hues as far apart as possible, in random order (of Python's own generator).
-
-    Args:
-        N: int, number of colours.
-        bright: bool, full brightness; otherwise 70 percent of it.
-
-    Returns:
-        list of N tuples (red, green, blue) of floats, 0..1.
-    """
-    colors = [colorsys.hsv_to_rgb(i / N, 1.0, 1.0 if bright else 0.7) for i in range(N)]
-    random.shuffle(colors)
-    return colors
-
-
-def _numbered_color(number):
-    """(red, green, blue), 0..1, of a number: always the same, and unlike those of the numbers around it."""
-    return colorsys.hsv_to_rgb(number * GOLDEN_RATIO % 1, *SHADES[number % len(SHADES)])
-
-
-def _class_color(name):
-    """(red, green, blue), 0..1, that a class of this name has in every image, data set and process."""
-    return _numbered_color(zlib.crc32(name.encode()) % CLASS_COLORS)
-
-
-def _colors_of(instances, colors):
-    """[N, (red, green, blue)] uint8 for what the caller chose."""
-    count = len(instances["boxes"])
-    if colors is None:
-        colors = [_numbered_color(number) for number in range(count)]
-    elif isinstance(colors, str):
-        if colors != "class":
-            raise ValueError(f"colors must be None, 'class' or a list of {count} colours; received {colors!r}")
-        colors = [_class_color(name) for name in instances["names"]]
-    colors = np.asarray(colors, float).reshape(-1, 3) if len(colors) == 0 else np.asarray(colors, float)
-    if colors.shape != (count, 3) or not np.all((colors >= 0) & (colors <= 1)):
-        raise ValueError(
-            f"colors must hold (red, green, blue) from 0 to 1 for each of {count} instances; received an array of "
-            f"shape {colors.shape}" + (f", {colors.min():g} to {colors.max():g}" if colors.size else "")
-        )
-    return np.around(colors * 255).astype(np.uint8)
-
-
-# ------------------------------------------------------------------ masks
-def apply_mask(image, mask, color, alpha=0.5):
-    """Blends a colour into an image where a mask is 1.
-
-    Args:
-        image: [H, W, 3 or more channels] number, 0..255; is changed, in its first three channels.
-        mask: [H, W] bool or number; only what equals 1 is inside.
-        color: (red, green, blue), 0..1.
-        alpha: float, 0..1, the share of the colour.
-
-    Returns:
-        the same `image`.
-
-    Raises:
-        ValueError: the mask has another height or width than the image, or the image no three channels.
-    """
-    mask = np.asarray(mask)
-    if image.ndim != 3 or image.shape[2] < 3 or mask.shape != image.shape[:2]:
-        raise ValueError(
-            f"image must be [height, width, 3] and mask [height, width]; received shapes {image.shape}, {mask.shape}"
-        )
-    inside = mask == 1
-    blended = image[inside, :3] * (1 - alpha) + np.asarray(color[:3]) * (alpha * 255)
-    image[inside, :3] = blended.astype(image.dtype)
-    return image
-
-
-def _draw_mask(canvas, box, mask, color, width):
-    """Blends the part of a mask that its box covers into the canvas, and draws the rim in the full colour."""
-    y1, x1, y2, x2 = box
-    part, inside = canvas[y1:y2, x1:x2], mask[y1:y2, x1:x2] != 0
-    apply_mask(part, inside, color / 255, MASK_ALPHA)
-    core = scipy.ndimage.minimum_filter(inside, 2 * width + 1, mode="constant", cval=False)
-    part[inside & ~core] = color
-
-
-# ------------------------------------------------------------------ instances
-def draw_instances(image, result, class_names=None, colors=None):
-    """Draws the instances of an image into a copy of it: box, translucent mask with its rim, name and score.
-
-    Lines and text grow with the image, so that they can be read at any size. Of a mask, what its box covers is drawn.
-    Rows of zeros in the boxes are padding and left out; an image without instances stays as it is.
-
-    Args:
-        image: [H, W] or [H, W, channels] bool, integer or float; grey, RGB, either with alpha, 16 bits (few of which
-            are in use: stretched); of more than four channels the first three are shown.
-        result: dict as `MaskRCNN.detect` returns: `rois` [N, (y1, x1, y2, x2)] pixels, `class_ids` [N] int (negative:
-            a crowd of that class), `scores` [N] float and `masks` [H, W, N] bool; the last two may be None or missing.
-        class_names: list of str by class id; None writes the numbers.
-        colors: None, one colour per instance; "class", one per class name, the same in all images; or a list of N
-            (red, green, blue), 0..1.
-
-    Returns:
-        [H, W, 3] uint8.
-
-    Raises:
-        ValueError: boxes, class ids, scores, masks and colours differ in number, masks and image in size; a class id
-            has no name; a box is not finite; the image cannot be shown.
-    """
-    canvas = _canvas(image)
-    instances = _instances(result, canvas.shape[:2], class_names)
-    colors = _colors_of(instances, colors)
-    side = (canvas.shape[0] + canvas.shape[1]) / 2
-    boxes = _whole_pixels(instances["boxes"], canvas.shape[:2])
-    extents = boxes[:, 2:] - boxes[:, :2]
-    areas = extents.prod(axis=1)
-    widths = np.clip(extents.max(axis=1, initial=0) // 12, 1, max(1, round(side / 300)))  # finer for small objects
-    # Large ones first, so that they do not hide small ones.
-    drawn = [index for index in np.argsort(-areas, kind="stable") if areas[index]]
-    if instances["masks"] is not None:
-        for index in drawn:
-            _draw_mask(canvas, boxes[index], instances["masks"][..., index], colors[index],
-                       max(1, widths[index] // 2))  # fmt: skip
-    picture = Image.fromarray(canvas)
-    pen = ImageDraw.Draw(picture)
-    for index in drawn:
-        y1, x1, y2, x2 = boxes[index].tolist()
-        pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=tuple(colors[index].tolist()), width=int(widths[index]))
-    captions = instances["captions"]
-    labels = [(boxes[index], captions[index], colors[index]) for index in sorted(drawn) if captions[index]]
-    _draw_labels(pen, labels, picture.size, max(10, side / 50))
-    return np.array(picture)
-
-
-def _canvas(image):
-    """[H, W, 3] uint8 copy of any image."""
-    image = np.asarray(image)
-    if image.ndim == 3 and image.shape[2] > 4:
-        image = image[..., :3]
-    if image.dtype.kind == "u" and image.dtype.itemsize == 2 and image.size and image.max() < 4096:
-        image = image / max(int(image.max()), 1)  # of a camera of 12 bits or less, and black as it is
-    return standardize_image(image).astype(np.uint8)
-
-
-def _instances(result, size, class_names):
-    """Checks a result; dict of boxes [N, 4] float, names and captions (lists of N str), and masks or None."""
-    missing = [key for key in ("rois", "class_ids") if result.get(key) is None]
-    if missing:
-        raise ValueError(f"result must hold rois and class_ids, as those of detect do; it lacks {missing}: "
-                         f"{list(result)}")  # fmt: skip
-    boxes, class_ids = np.asarray(result["rois"], float), np.asarray(result["class_ids"]).reshape(-1)
-    scores, masks = result.get("scores"), result.get("masks")
-    boxes = boxes.reshape(-1, 4) if boxes.size == 0 else boxes
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"rois must be [N, (y1, x1, y2, x2)]; received shape {boxes.shape}")
-    counts = {"rois": len(boxes), "class_ids": len(class_ids)}
-    if scores is not None:
-        counts["scores"] = len(scores)
-    if masks is not None:
-        masks = np.asarray(masks)
-        if masks.ndim != 3 or masks.shape[:2] != size:
-            raise ValueError(f"masks must be [{size[0]}, {size[1]}, N], as large as the image; received {masks.shape}")
-        counts["masks"] = masks.shape[2]
-    if len(set(counts.values())) > 1:
-        raise ValueError(f"an instance needs one of each; received {counts}")
-    if not np.isfinite(boxes).all():
-        bad = int(np.flatnonzero(~np.isfinite(boxes).all(axis=1))[0])
-        raise ValueError(f"rois[{bad}] = {boxes[bad].tolist()} is not finite")
-    names = [_name(class_id, class_names) for class_id in class_ids.tolist()]
-    captions = [
-        name + (" (crowd)" if class_id < 0 else "") + ("" if score is None else f" {score:.2f}")
-        for name, class_id, score in zip(names, class_ids, scores if scores is not None else itertools.repeat(None))
-    ]
-    return {"boxes": boxes, "names": names, "captions": captions, "masks": masks}
-
-
-def _name(class_id, class_names):
-    if class_names is None:
-        return f"class {abs(class_id)}"
-    if abs(class_id) >= len(class_names):
-        raise ValueError(f"class id {class_id} has no name: class_names has {len(class_names)}, {list(class_names)}")
-    return str(class_names[abs(class_id)])
-
-
-def _whole_pixels(boxes, size):
-    """Boxes cut off at the border of the image: [N, (y1, x1, y2, x2)] int, without area where nothing is left."""
-    height, width = size
-    boxes = np.clip(np.around(boxes), 0, (height, width, height, width)).astype(int)
-    boxes[:, 2:] = np.maximum(boxes[:, :2], boxes[:, 2:])
-    return boxes
-
-
-# ------------------------------------------------------------------ labels
-@functools.lru_cache(maxsize=64)
-def _font(size):
-    """The font that comes with matplotlib, which need not be imported for it: Pillow's own knows few letters."""
-    package = importlib.util.find_spec("matplotlib")
-    path = Path(package.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf" if package else None
-    return ImageFont.truetype(str(path), size) if path and path.is_file() else ImageFont.load_default(size)
-
-
-def _draw_labels(pen, labels, size, text_size):
-    """Writes (box, caption, colour) each onto a ground of its colour, the first ones where they hide least."""
-    placed = np.zeros((0, 4))
-    for box, caption, color in labels:
-        extent = max(box[2] - box[0], box[3] - box[1])
-        # Small objects get smaller text, so that many of them stay visible.
-        wanted = text_size if extent == 0 else np.clip(extent / 5, text_size / 2, text_size)
-        caption, font = _fitting(caption, max(LEAST_TEXT, round(wanted)), size[0])
-        left, top, right, bottom = _text_box(caption, font)
-        x, y = _free_place(box, (right - left, bottom - top), size, placed)
-        frame = (x, y, x + right - left, y + bottom - top)
-        placed = np.vstack([placed, frame])
-        pen.rectangle((x, y, frame[2] - 1, frame[3] - 1), fill=tuple(color.tolist()))
-        dark = color @ (0.299, 0.587, 0.114) < 140
-        pen.text((x - left, y - top), caption, font=font, fill="white" if dark else "black")
-
-
-def _text_box(caption, font):
-    """(left, top, right, bottom) of a label's ground around the origin of its text, pixels."""
-    ascent, descent = font.getmetrics()
-    pad = max(1, round(font.size / 8))
-    return -pad, -pad // 2, int(np.ceil(font.getlength(caption))) + pad, ascent + descent + pad // 2
-
-
-def _fitting(caption, text_size, width):
-    """The caption and a font with which its label is no wider than the image: smaller text, else a cut caption."""
-
-    def fits(caption, font):
-        left, _, right, _ = _text_box(caption, font)
-        return right - left <= width
-
-    for size in range(text_size, LEAST_TEXT - 1, -1):
-        if fits(caption, _font(size)):
-            return caption, _font(size)
-    while len(caption) > 1 and not fits(caption, _font(LEAST_TEXT)):
-        caption = caption[:-1]
-    return caption, _font(LEAST_TEXT)
-
-
-def _free_place(box, label_size, size, placed):
-    """(x, y) of a label at its box, within the image: the first of several places that overlaps others least."""
-    y1, x1, y2, x2 = (int(v) for v in box)
-    width, height = label_size
-    places = [(x1, y1 - height), (x1, y1), (x1, y2), (x2 - width, y1 - height), (x2 - width, y2), (x1, y2 - height)]
-    places = [p for p in places if 0 <= p[1] <= size[1] - height] or places
-    places = [(min(max(x, 0), max(size[0] - width, 0)), min(max(y, 0), max(size[1] - height, 0))) for x, y in places]
-    corners = np.array(places)
-    shared = np.minimum(placed[:, 2:], corners[:, None] + label_size) - np.maximum(placed[:, :2], corners[:, None])
-    return places[int(shared.clip(0).prod(axis=2).sum(axis=1).argmin())]
+__all__ = [
+    "apply_mask", "class_colors", "display_differences", "display_images", "display_instances", "display_table",
+    "display_top_masks", "display_weight_stats", "draw_box", "draw_boxes", "draw_instances", "draw_rois",
+    "plot_confusion_matrix", "plot_losses", "plot_overlaps", "plot_precision_recall", "plot_precision_recall_curves",
+    "random_colors",
+]  # fmt: skip

@@ -116,6 +116,50 @@ def compute_recall(pred_boxes, gt_boxes, iou):
     return len(found) / len(gt_boxes), positive_ids
 
 
+def confusion_matrix(gt_class_ids, pred_class_ids, pred_scores, overlaps, num_classes, iou_threshold=0.5,
+                     score_threshold=0.5):
+    """Counts what the objects of an image were taken for; the matrices of several images can be summed.
+
+    Each prediction, best score first, takes the object that it overlaps most and that is still free, of whatever class.
+
+    Args:
+        gt_class_ids: [N] int, from 1 on.
+        pred_class_ids: [M] int, from 1 on.
+        pred_scores: [M] float.
+        overlaps: [M, N] float, intersection over union.
+        num_classes: int, the background included.
+        iou_threshold: float, smallest overlap of a pair.
+        score_threshold: float, predictions of a lower score are left out.
+
+    Returns:
+        [num_classes, num_classes] int: truth in rows, predictions in columns; row 0 holds predictions without an
+        object, column 0 objects without a prediction.
+
+    Raises:
+        ValueError: the shape of `overlaps` does not fit, or a class id is not below `num_classes`.
+    """
+    gt_class_ids, pred_class_ids = np.asarray(gt_class_ids, int), np.asarray(pred_class_ids, int)
+    free = np.array(overlaps, float)
+    if free.shape != (len(pred_class_ids), len(gt_class_ids)) or len(pred_scores) != len(pred_class_ids):
+        raise ValueError(f"overlaps must be [{len(pred_class_ids)} predictions, {len(gt_class_ids)} objects], with a "
+                         f"score per prediction; received shape {free.shape} and {len(pred_scores)} scores")
+    ids = np.concatenate([gt_class_ids, pred_class_ids])
+    if ids.size and not (ids.min() >= 1 and ids.max() < num_classes):
+        raise ValueError(f"class ids must be 1 to {num_classes - 1}; received {ids.min()} to {ids.max()}")
+    matrix, missed = np.zeros((num_classes, num_classes), int), np.ones(len(gt_class_ids), bool)
+    for row in np.argsort(-np.asarray(pred_scores, float), kind="stable"):
+        if pred_scores[row] < score_threshold:
+            break
+        best = int(free[row].argmax()) if missed.size else -1
+        if best >= 0 and missed[best] and free[row, best] >= iou_threshold:
+            matrix[gt_class_ids[best], pred_class_ids[row]] += 1
+            missed[best], free[:, best] = False, -1
+        else:
+            matrix[0, pred_class_ids[row]] += 1
+    np.add.at(matrix, (gt_class_ids[missed], 0), 1)
+    return matrix
+
+
 def _prepare(gt_boxes, gt_class_ids, gt_masks, pred_boxes, pred_class_ids, pred_scores, pred_masks):
     """Ground truth and predictions without padding, predictions by falling score; later ones first among equals."""
     truth = _select("gt", _real_rows(gt_boxes), class_ids=gt_class_ids, masks=gt_masks)

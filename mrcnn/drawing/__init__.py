@@ -1,0 +1,1 @@
+"""Pictures: drawing on arrays, and figures."""

@@ -1,0 +1,281 @@
+"""Figures of images: what they hold, how they look, and what is refused."""
+
+import time
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import skimage.data
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Polygon, Rectangle
+from PIL import Image
+
+from mrcnn import utils, visualize
+from mrcnn.drawing import axes as drawing
+
+NAMES = ["BG", "face", "suit", "rocket"]
+
+
+@pytest.fixture(autouse=True)
+def figures():
+    import matplotlib.pyplot as plt
+
+    with matplotlib.rc_context({"backend": "agg"}):
+        plt.switch_backend("agg")
+        yield plt
+        plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return skimage.data.astronaut()
+
+
+def ellipses(size=(512, 512)):
+    """Masks [H, W, 3], their boxes and class ids."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    masks = np.stack(
+        [((y - a) / c) ** 2 + ((x - b) / d) ** 2 < 1
+         for a, b, c, d in ((120, 210, 100, 70), (330, 200, 150, 160), (150, 410, 120, 40))], axis=-1,
+    )  # fmt: skip
+    return masks, utils.extract_bboxes(masks), np.array([1, 2, 3])
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def boxes_of(ax):
+    """[(y1, x1, y2, x2), line style, colour] of the boxes drawn."""
+    return [
+        ((p.get_y(), p.get_x(), p.get_y() + p.get_height(), p.get_x() + p.get_width()), p.get_linestyle(),
+         to_rgb(p.get_edgecolor()))
+        for p in ax.patches if isinstance(p, Rectangle)
+    ]  # fmt: skip
+
+
+def pixels(figure):
+    """[H, W, 3] uint8 of a figure."""
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+# ------------------------------------------------------------------ instances
+def test_instances_have_box_rim_name_and_score(photo):
+    masks, boxes, ids = ellipses()
+    ax = visualize.display_instances(photo, boxes, masks, ids, NAMES, np.array([0.9, 0.51, 0.0]), "three")
+    assert ax.get_title() == "three" and texts(ax) == ["face 0.90", "suit 0.51", "rocket 0.00"]
+    assert sorted(b for b, *_ in boxes_of(ax)) == sorted(tuple(map(float, b)) for b in boxes)
+    rims = [p for p in ax.patches if isinstance(p, Polygon)]
+    assert len(rims) == 3 and len({to_rgb(p.get_edgecolor()) for p in rims}) == 3
+    shown = ax.images[0].get_array()
+    assert np.array_equal((shown != photo).any(axis=2), masks.any(axis=2) & (shown != photo).any(axis=2))
+    assert (shown != photo).any(axis=2)[masks.any(axis=2)].mean() > 0.99
+
+
+def test_rims_lie_on_the_border_of_the_mask(photo):
+    mask = np.zeros((512, 512, 1), bool)
+    mask[100:140, 200:260] = True
+    ax = visualize.display_instances(photo, [[100, 200, 140, 260]], mask, [1], NAMES)
+    (rim,) = [p for p in ax.patches if isinstance(p, Polygon)]
+    x, y = rim.get_xy().T
+    assert (x.min(), x.max(), y.min(), y.max()) == (200, 260, 100, 140)
+
+
+@pytest.mark.parametrize("switch", ["show_mask", "show_bbox"])
+def test_masks_and_boxes_can_be_left_out(photo, switch):
+    masks, boxes, ids = ellipses()
+    ax = visualize.display_instances(photo, boxes, masks, ids, NAMES, **{switch: False})
+    assert bool(boxes_of(ax)) == (switch == "show_mask")
+    assert np.array_equal(ax.images[0].get_array(), photo) == (switch == "show_mask")
+    assert visualize.display_instances(photo, boxes, None, ids, NAMES).images
+
+
+def test_captions_and_colors_as_asked(photo):
+    masks, boxes, ids = ellipses()
+    ax = visualize.display_instances(photo, boxes, masks, ids, NAMES, captions=["a", "", "$c"],
+                                     colors=[(1, 0, 0), (0, 1, 0), (0, 0, 1)])  # fmt: skip
+    assert texts(ax) == ["a", "$c"]
+    assert {color for *_, color in boxes_of(ax)} == {(1, 0, 0), (0, 1, 0), (0, 0, 1)}
+    ax = visualize.display_instances(photo, boxes, masks, [1, 1, 2], NAMES, colors="class")
+    assert {color for *_, color in boxes_of(ax)} == set(visualize.class_colors(NAMES[1:3]))
+
+
+def test_without_instances_the_figure_says_so(photo):
+    ax = visualize.display_instances(photo, np.zeros((0, 4)), np.zeros((512, 512, 0)), [], NAMES)
+    assert texts(ax) == ["no instances"]
+    padding = visualize.display_instances(photo, np.zeros((2, 4)), np.zeros((512, 512, 2)), [0, 0], NAMES)
+    assert texts(padding) == ["no instances"]
+
+
+@pytest.mark.parametrize(
+    "image", [skimage.data.camera(), skimage.data.camera().astype(np.uint16) * 200,
+              np.dstack([skimage.data.astronaut()] * 2)[..., :5], skimage.data.astronaut() / 255],
+)  # fmt: skip
+def test_images_of_all_kinds(image):
+    masks, boxes, ids = ellipses()
+    ax = visualize.display_instances(image, boxes, masks, ids, NAMES)
+    assert ax.images[0].get_array().shape == (512, 512, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"boxes": np.zeros((2, 4))}, "'rois': 2.*'masks': 3"),
+        ({"boxes": np.full((3, 4), np.nan)}, "rois\\[0\\].*not finite"),
+        ({"masks": np.zeros((100, 512, 3))}, "masks must be \\[512, 512, N\\]"),
+        ({"class_ids": [1, 2, 9]}, "class id 9 has no name"),
+        ({"captions": ["a"]}, "received 1 for 3"),
+        ({"scores": [1.0]}, "'scores': 1"),
+        ({"colors": [(1, 0, 0)]}, "each of 3 instances"),
+    ],
+)
+def test_what_is_refused(photo, figures, changes, message):
+    masks, boxes, ids = ellipses()
+    arguments = {"boxes": boxes, "masks": masks, "class_ids": ids, "class_names": NAMES} | changes
+    with pytest.raises(ValueError, match=message):
+        visualize.display_instances(photo, **arguments)
+    assert not figures.get_fignums(), "no empty figure is left"
+
+
+def test_a_hundred_instances_on_a_large_photo():
+    rng = np.random.default_rng(0)
+    masks, boxes = np.zeros((1365, 2048, 100), bool), []
+    for index in range(100):
+        (y, x), (h, w) = rng.integers(0, (1200, 1850)), rng.integers(20, 160, 2)
+        masks[y : y + h, x : x + w, index] = True
+        boxes.append((y, x, y + h, x + w))
+    photo, ids = np.full((1365, 2048, 3), 90, np.uint8), rng.integers(1, 4, 100)
+    started = time.process_time()
+    ax = visualize.display_instances(photo, np.array(boxes), masks, ids, NAMES)
+    assert time.process_time() - started < 5, "about a second; blending all pixels for each would take 20"
+    assert len(boxes_of(ax)) == 100
+    started = time.process_time()
+    visualize.draw_instances(photo, {"rois": np.array(boxes), "class_ids": ids, "masks": masks}, NAMES)
+    assert time.process_time() - started < 0.5
+
+
+# ------------------------------------------------------------------ files and axes
+def test_files_are_whole_or_not_there(photo, tmp_path, monkeypatch):
+    path = tmp_path / "picture.png"
+    visualize.display_images([photo], save=path)
+    with Image.open(path) as picture:
+        assert min(picture.size) > 200
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="cannot write .xyz"):
+        visualize.display_images([photo], save=tmp_path / "picture.xyz")
+
+    def full_disk(figure, name, **options):
+        Path(name).write_text("half")
+        raise OSError("no space")
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        visualize.display_images([photo], save=path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_given_axes_are_used_and_not_shown(photo, figures, monkeypatch):
+    shown = []
+    monkeypatch.setattr(figures, "show", lambda: shown.append(1))
+    monkeypatch.setattr(drawing, "WITHOUT_WINDOW", ())
+    figure, ax = figures.subplots()
+    masks, boxes, ids = ellipses()
+    assert visualize.display_instances(photo, boxes, masks, ids, NAMES, ax=ax) is ax
+    assert visualize.draw_boxes(photo, boxes, ax=ax) is ax and figures.get_fignums() == [figure.number]
+    assert not shown
+    visualize.draw_boxes(photo, boxes)
+    assert shown == [1]
+
+
+# ------------------------------------------------------------------ the others
+def test_images_side_by_side_leave_no_row_empty(photo):
+    assert len(visualize.display_images([photo] * 4).axes) == 4
+    figure = visualize.display_images([photo, photo[..., 0], photo[..., :1], photo[:100], photo[:, :50]], "abcde")
+    assert len(figure.axes) == 8 and [ax.get_title() for ax in figure.axes[:5]] == list("abcde")
+    assert not any(ax.axison for ax in figure.axes)
+    with pytest.raises(ValueError, match="0 images"):
+        visualize.display_images([])
+    with pytest.raises(ValueError, match="2 images, 1 titles"):
+        visualize.display_images([photo, photo], ["a"])
+
+
+def test_differences_carry_score_and_overlap(photo):
+    masks, boxes, ids = ellipses()
+    moved = np.roll(masks, 10, axis=0)[..., [1, 0]]
+    found = utils.extract_bboxes(moved)
+    ax = visualize.display_differences(photo, boxes, ids, masks, found, np.array([2, 3]), np.array([0.6, 0.9]), moved,
+                                       NAMES)  # fmt: skip
+    overlaps = utils.compute_overlaps_masks(moved, masks)
+    assert texts(ax) == [f"0.90 / {overlaps[1].max():.2f}", f"0.60 / {overlaps[0].max():.2f}"]
+    assert ax.get_title() == "1 of 3 objects found, 1 of 2 predictions without one"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ground truth", "prediction: score / IoU"]
+    assert len({color for *_, color in boxes_of(ax)}) == 2
+    nothing = np.zeros((0, 4), int), np.zeros(0, int), np.zeros(0), np.zeros((512, 512, 0), bool)
+    ax = visualize.display_differences(photo, boxes, ids, masks, *nothing, NAMES)
+    assert ax.get_title().startswith("0 of 3 objects found")
+
+
+def test_boxes_by_visibility(photo):
+    _, boxes, _ = ellipses()
+    ax = visualize.draw_boxes(photo, boxes, visibilities=[0, 1, 2], captions=["a", "b", None])
+    (_, *grey), (_, *dotted), (_, *solid) = boxes_of(ax)
+    assert grey[0] == dotted[0] == ":" and solid[0] == "-" and len(set(grey[1])) == 1 < len(set(dotted[1]))
+    assert texts(ax) == ["a", "b"]
+
+
+def test_refined_boxes_are_joined_to_where_they_come_from(photo):
+    masks, boxes, _ = ellipses()
+    ax = visualize.draw_boxes(photo, boxes, boxes + 5, masks)
+    assert [style for _, style, _ in boxes_of(ax)] == [":", "-"] * 3
+    line = ax.lines[0].get_xydata()
+    assert np.array_equal(line, [boxes[0][[1, 0]], boxes[0][[1, 0]] + 5])
+    with pytest.raises(ValueError, match="are needed"):
+        visualize.draw_boxes(photo)
+    with pytest.raises(ValueError, match="'boxes': 3, 'captions': 1"):
+        visualize.draw_boxes(photo, boxes, captions=["a"])
+
+
+def test_rois_are_drawn_by_lot_and_counted(photo, capsys):
+    _, boxes, _ = ellipses()
+    rois, ids = np.tile(boxes, (10, 1)), np.tile([1, 0, 0], 10)
+    np.random.seed(0)
+    ax = visualize.draw_rois(photo, rois - 3, rois, np.ones((30, 28, 28)), ids, NAMES, limit=6)
+    assert "Positive ROIs: 10, negative: 20, share of positive ones: 0.33" in capsys.readouterr().out
+    dotted = [style for _, style, _ in boxes_of(ax)].count(":")
+    assert dotted == 6 and set(texts(ax)) <= {"face"}
+    with pytest.raises(ValueError, match="30, 30, 30, 2"):
+        visualize.draw_rois(photo, rois, rois, np.ones((30, 28, 28)), [1, 2], NAMES)
+
+
+def test_top_masks_show_the_largest_classes(photo):
+    masks, _, _ = ellipses()
+    figure = visualize.display_top_masks(photo, masks, np.array([1, 2, 1]), NAMES, limit=3)
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles == ["H x W = 512 x 512", "suit", "face", "-"]
+    face = figure.axes[2].images[0].get_array()
+    assert len(np.unique(face)) == 3 and np.array_equal(face > 0, masks[..., 0] | masks[..., 2])
+
+
+def test_box_frames_are_two_pixels_wide():
+    image = visualize.draw_box(np.zeros((20, 30, 3), np.uint8), (5, 6, 12, 40), (9, 8, 7))
+    expected = np.zeros((20, 30), bool)
+    expected[5:7, 6:] = expected[12:14, 6:] = expected[5:14, 6:8] = True
+    assert np.array_equal(image.any(axis=2), expected) and tuple(image[5, 6]) == (9, 8, 7)
+    with pytest.raises(ValueError, match="not finite"):
+        visualize.draw_box(image, (0, 0, np.nan, 3), 1)
+
+
+@pytest.mark.parametrize("dpi", [50, 100, 200])
+def test_labels_do_not_leave_the_image(photo, figures, dpi):
+    masks, boxes, ids = ellipses()
+    figure, ax = figures.subplots(figsize=(5, 5), dpi=dpi)
+    visualize.display_instances(photo, boxes, masks, ids, NAMES, np.ones(3), ax=ax)
+    figure.canvas.draw()
+    frame = ax.get_window_extent()
+    for text in ax.texts:
+        label = text.get_bbox_patch().get_window_extent()
+        assert frame.x0 - 3 <= label.x0 and label.x1 <= frame.x1 + 3 and label.y0 >= frame.y0 - 3
+    spans = [text.get_bbox_patch().get_window_extent() for text in ax.texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(spans) for b in spans[:i])
