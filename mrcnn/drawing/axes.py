@@ -51,7 +51,8 @@ def show_image(ax, image, title=""):
     """An image without ticks, whole pixels at whole coordinates, and nothing cut off at its border."""
     height, width = image.shape[:2]
     ax.imshow(image, extent=(0, width, height, 0), interpolation="antialiased")
-    ax.set(xlim=(0, width), ylim=(height, 0), title=title)
+    ax.set(xlim=(0, width), ylim=(height, 0))
+    ax.set_title(title, size="large")
     ax.axis("off")
 
 

@@ -156,7 +156,7 @@ def add_legend(ax, colors):
     from matplotlib.patches import Patch
 
     ax.legend(handles=[Patch(color=color, label=name) for name, color in colors.items()], ncol=len(colors),
-              loc="upper center", bbox_to_anchor=(0.5, -0.01), frameon=False)  # fmt: skip
+              loc="upper center", bbox_to_anchor=(0.5, 0), frameon=False, fontsize="large")  # fmt: skip
 
 
 def draw_boxes(image, boxes=None, refined_boxes=None, masks=None, captions=None, visibilities=None, title="", ax=None,
