@@ -28,13 +28,7 @@ from mrcnn.geometry.masks import (
     resize_mask,
     unmold_mask,
 )
-from mrcnn.geometry.metrics import (
-    compute_ap,
-    compute_ap_range,
-    compute_matches,
-    compute_recall,
-    confusion_matrix,
-)
+from mrcnn.geometry.metrics import compute_ap, compute_ap_range, compute_matches, compute_recall
 
 __all__ = [
     "COCO_MODEL_URL",
@@ -51,7 +45,6 @@ __all__ = [
     "compute_overlaps",
     "compute_overlaps_masks",
     "compute_recall",
-    "confusion_matrix",
     "denorm_boxes",
     "download_trained_weights",
     "expand_mask",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ImageDraw
 
-from mrcnn.drawing import canvas
+from mrcnn.drawing import labels
 from mrcnn.visualize import apply_mask, class_colors, draw_instances, random_colors
 
 NAMES = ["BG", "cat", "dog"]
@@ -159,14 +159,14 @@ def test_labels_stay_in_the_image(height, width, seed, name):
     draw = np.random.default_rng(seed)
     corners = draw.integers(-20, (height, width), (3, 2))
     boxes = np.hstack([corners, corners + draw.integers(1, 60, (3, 2))])
-    placed, place = [], canvas.free_place
+    placed, place = [], labels._free_place
 
     def remember(box, label, size, others):
         placed.append((place(box, label, size, others), label))
         return placed[-1][0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(canvas, "free_place", remember)
+        patch.setattr(labels, "_free_place", remember)
         image, result = np.zeros((height, width, 3), np.uint8), {"rois": boxes, "class_ids": [0, 0, 0]}
         picture = draw_instances(image, result, [name])
     assert picture.shape == (height, width, 3) and placed
@@ -210,8 +210,8 @@ def test_colors_per_instance_and_per_class():
 
 
 def test_a_class_has_its_color_in_every_process(run_python):
-    code = "from mrcnn.visualize import class_colors; print(class_colors(['cat'])[0])"
-    assert run_python(code).strip() == str(class_colors(["cat"])[0])
+    code = "from mrcnn.visualize import class_colors; print(class_colors(['cat'])['cat'])"
+    assert run_python(code).strip() == str(class_colors(["cat"])["cat"])
 
 
 # ------------------------------------------------------------------ images of all kinds

@@ -85,6 +85,13 @@ def test_geometry_needs_arrays_only(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_pictures_are_for_the_public_face_alone(path):
+    if not name_of(path).startswith("drawing/"):
+        found = [name for name in imports(path) if name.startswith("mrcnn.drawing")]
+        assert not found or name_of(path) == "visualize.py", f"{name_of(path)} imports {found}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_a_config_is_read_in_few_places(path):
     found = list(config_reads(path))
     assert not found or name_of(path) in MAY_READ_CONFIG, f"{name_of(path)} reads {found}; give it the values"

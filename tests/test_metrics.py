@@ -138,28 +138,3 @@ def test_recall_of_nothing_is_zero():
     for pred, gt in ((boxes, boxes[:0]), (boxes[:0], boxes)):
         recall, positive_ids = metrics.compute_recall(pred, gt, 0.5)
         assert recall == 0 and positive_ids.size == 0
-
-
-@given(st.data())
-def test_confusion_counts_each_object_and_each_sure_prediction_once(data):
-    truth = data.draw(st.lists(st.integers(1, 3), max_size=5))
-    found = data.draw(st.lists(st.integers(1, 3), max_size=5))
-    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    scores, overlaps = rng.random(len(found)), rng.random((len(found), len(truth)))
-    matrix = metrics.confusion_matrix(truth, found, scores, overlaps, 4)
-    sure = np.array(found, int)[scores >= 0.5]
-    assert matrix[1:].sum(axis=1).tolist() == [truth.count(c) for c in (1, 2, 3)]
-    assert matrix[:, 1:].sum(axis=0).tolist() == [(sure == c).sum() for c in (1, 2, 3)]
-    assert matrix[0, 0] == 0
-
-
-def test_confusion_takes_the_surest_prediction_and_any_class():
-    overlaps = np.array([[0.6, 0.0], [0.9, 0.0]])
-    matrix = metrics.confusion_matrix([1, 2], [1, 2], [0.9, 0.8], overlaps, 3)
-    assert matrix.tolist() == [[0, 0, 1], [0, 1, 0], [1, 0, 0]]
-    taken = metrics.confusion_matrix([1], [2], [0.9], [[0.7]], 3)
-    assert taken[1, 2] == 1 and taken.sum() == 1
-    with pytest.raises(ValueError, match="1 to 2; received 1 to 3"):
-        metrics.confusion_matrix([1], [3], [0.9], [[0.7]], 3)
-    with pytest.raises(ValueError, match="shape \\(1, 2\\)"):
-        metrics.confusion_matrix([1], [2], [0.9], [[0.7, 0.1]], 3)

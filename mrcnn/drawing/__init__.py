@@ -1,1 +1,1 @@
-"""Pictures: drawing on arrays, and figures."""
+"""Pictures: on arrays with Pillow, as figures with matplotlib, which is imported only where a figure is made."""

@@ -1,109 +1,135 @@
-"""What all figures share: axes, labels on images, files. Matplotlib is imported when a figure is made, not before."""
+"""Figures and axes: made where the caller gives none, shown or saved at the end; what images are drawn with.
+
+Pixels of an image lie between whole numbers here, so that a box (y1, x1, y2, x2) is drawn at its own coordinates.
+"""
 
 import os
+import warnings
+from pathlib import Path
 
 import numpy as np
 
-from mrcnn.drawing.canvas import free_place
+from mrcnn.drawing.colors import ink_on
+from mrcnn.drawing.labels import place_labels
 
-WITHOUT_WINDOW = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
-TEXT_SIZES = (7, 16)  # points, least and most
+TITLE_SIZE = 14  # points
+TEXT_SIZES = (7, 12)  # points, of labels: in the smallest and in large axes
 
 
-def new_axes(ax=None, figsize=(16, 16)):
-    """(axes, whether they were made here)."""
-    import matplotlib.pyplot as plt
-
+# ------------------------------------------------------------------ figures
+def make_axes(ax, figsize):
+    """(axes, whether they are our own) to plot on."""
     if ax is not None:
         return ax, False
+    import matplotlib.pyplot as plt
+
     return plt.subplots(figsize=figsize, layout="constrained")[1], True
 
 
-def new_grid(rows, cols, figsize):
-    """(figure, list of rows * cols axes)."""
+def make_image_axes(ax, size, figsize, title=""):
+    """(axes, whether they are our own) for an image of (height, width), which fills its figure within `figsize`."""
+    if ax is not None:
+        return ax, False
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(rows, cols, figsize=figsize, layout="constrained", squeeze=False)
-    return figure, list(axes.flat)
+    scale = min(figsize[0] / size[1], figsize[1] / size[0])
+    width, height = max(size[1] * scale, 1), max(size[0] * scale, 1)
+    head = 1.5 * TITLE_SIZE / 72 * len(title.splitlines())
+    figure = plt.figure(figsize=(width, height + head))
+    return figure.add_axes((0, 0, 1, height / (height + head))), True
 
 
-def finish(figure, save=None, show=True):
-    """Writes the figure to a file, which appears when it is whole, or else shows it where there is a window for it."""
-    import matplotlib.pyplot as plt
-
+def finish(figure, own, save=None, show=None):
+    """Saves and shows a figure as the caller wishes: by default an own one is shown unless it is saved."""
     if save is not None:
-        save = os.fspath(save)
-        kind = os.path.splitext(save)[1].lstrip(".").lower() or "png"
-        supported = figure.canvas.get_supported_filetypes()
-        if kind not in supported:
-            raise ValueError(f"save = {save!r}: cannot write .{kind}; known are {', '.join(sorted(supported))}")
-        try:
-            figure.savefig(f"{save}.part", format=kind, bbox_inches="tight")
-            os.replace(f"{save}.part", save)
-        finally:
-            if os.path.exists(f"{save}.part"):
-                os.remove(f"{save}.part")
-    elif show and plt.get_backend().lower() not in WITHOUT_WINDOW:
-        plt.show()
+        save_figure(figure, save)
+    if not own and not show:
+        return
+    import matplotlib.pyplot as plt
+
+    if show or (show is None and save is None):
+        with warnings.catch_warnings():  # without a window there is nothing to show, and nothing to complain about
+            warnings.filterwarnings("ignore", message=".*non-interactive", category=UserWarning)
+            plt.show()
+    elif save is not None:
+        plt.close(figure)  # or a loop that saves a thousand would keep them all
 
 
-def show_image(ax, image, title=""):
-    """An image without ticks, whole pixels at whole coordinates, and nothing cut off at its border."""
-    height, width = image.shape[:2]
-    ax.imshow(image, extent=(0, width, height, 0), interpolation="antialiased")
-    ax.set(xlim=(0, width), ylim=(height, 0))
-    ax.set_title(title, size="large")
-    ax.axis("off")
+def save_figure(figure, path):
+    """Writes a figure, as the kind of file that the path ends in; it is there whole or not at all.
 
-
-def pixel_size(ax, image_size):
-    """How many points on paper a pixel of the image takes."""
-    area = ax.get_window_extent()
-    scale = min(area.width / image_size[1], area.height / image_size[0])
-    return scale * 72 / ax.figure.dpi
-
-
-def write_labels(ax, labels, image_size):
-    """Writes (box, caption, colour) each at its box, where it hides the others least.
-
-    Args:
-        ax: axes that show an image.
-        labels: list of (box (y1, x1, y2, x2) pixels, str, (red, green, blue) 0..1).
-        image_size: (height, width), pixels.
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: an ending that matplotlib does not know.
     """
-    points = pixel_size(ax, image_size)
-    largest = float(np.clip(min(image_size) * points / 45, *TEXT_SIZES))
-    placed = np.zeros((0, 4))
-    for box, caption, color in labels:
-        if not caption:
-            continue
-        extent = max(box[2] - box[0], box[3] - box[1]) * points
-        size = float(np.clip(extent / 6, max(6, largest / 2), largest))  # small objects stay visible
-        width, height = (0.66 * len(caption) + 0.4) * size / points, 1.5 * size / points
-        x, y = free_place(box, (width, height), (image_size[1], image_size[0]), placed)
-        placed = np.vstack([placed, (x, y, x + width, y + height)])
-        dark = np.dot(color, (0.299, 0.587, 0.114)) < 0.55
-        ax.text(
-            x + 0.2 * size / points, y + height / 2, caption, size=size, va="center", parse_math=False, clip_on=True,
-            color="white" if dark else "black", bbox={"facecolor": color, "edgecolor": "none", "pad": 0.15 * size},
-        )  # fmt: skip
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(path.parent)!r} to save a figure to; create it first")
+    part = path.with_name(f"{path.name}.part")
+    try:
+        figure.savefig(part, format=path.suffix[1:] or "png", bbox_inches="tight", pad_inches=0.05)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
-def outline(ax, box, color, style="-", width=1.5, alpha=1.0):
-    """A box (y1, x1, y2, x2) in pixels, as lines."""
-    from matplotlib.patches import Rectangle
+# ------------------------------------------------------------------ on an image
+def show_image(ax, picture, title="", margin=0):
+    """Shows [H, W, 3] uint8 with `margin` pixels of white around it, without ticks."""
+    height, width = picture.shape[:2]
+    ax.imshow(picture, extent=(0, width, height, 0))
+    ax.set(xlim=(-margin, width + margin), ylim=(height + margin, -margin))
+    ax.axis("off")
+    if title:
+        ax.set_title(title, fontsize=min(TITLE_SIZE, max(8, _extent(ax).min() / 25)), parse_math=False)
 
-    y1, x1, y2, x2 = (float(v) for v in box)
-    ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linestyle=style, linewidth=width,
-                           alpha=alpha))  # fmt: skip
+
+def say(ax, text):
+    """Writes a message into the middle of the axes."""
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize=TEXT_SIZES[1], color="black",
+            bbox={"facecolor": "white", "edgecolor": "0.5", "boxstyle": "round"})  # fmt: skip
 
 
-def contour(ax, mask, corner, color):
-    """The rim of a mask [h, w] whose upper left pixel lies at `corner` (y, x) of the image."""
-    from matplotlib.patches import Polygon
-    from skimage.measure import find_contours
+def add_boxes(ax, boxes, colors, widths, styles="solid"):
+    """Draws [N, (y1, x1, y2, x2)] with a colour per box, and line widths and styles per box or for all."""
+    y1, x1, y2, x2 = np.asarray(boxes, float).reshape(-1, 4).T
+    corners = np.stack([x1, y1, x2, y1, x2, y2, x1, y2, x1, y1], axis=1).reshape(-1, 5, 2)
+    add_lines(ax, corners, colors, widths, styles)
 
-    for line in find_contours(np.pad(mask, 1).astype(np.uint8), 0.5):
-        # Contours run through the centres of pixels, which lie half a pixel inside; the padding shifts by a whole one.
-        y, x = (line - 0.5 + np.asarray(corner)).T
-        ax.add_patch(Polygon(np.column_stack([x, y]), fill=False, edgecolor=color, linewidth=1))
+
+def add_lines(ax, lines, colors, widths, styles="solid"):
+    """Draws lines, each [points, (x, y)]."""
+    from matplotlib.collections import LineCollection
+
+    if len(lines):
+        ax.add_collection(LineCollection(lines, colors=colors, linewidths=widths, linestyles=styles), autolim=False)
+
+
+def add_labels(ax, boxes, captions, colors, size):
+    """Writes a caption to each box on a ground of its colour, within the image of (height, width)."""
+    from matplotlib.collections import PolyCollection
+
+    scale = points_per_pixel(ax)
+    text_size = np.clip(min(size) * scale / 50, *TEXT_SIZES)
+    within = (size[1] * scale, size[0] * scale)
+    grounds, filled = [], []
+    for index, caption, font, (x1, y1, x2, y2), _ in place_labels(boxes * scale, captions, within, text_size,
+                                                                  TEXT_SIZES[0] - 1):  # fmt: skip
+        x1, y1, x2, y2 = (value / scale for value in (x1, y1, x2, y2))
+        grounds.append([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])
+        filled.append(colors[index])
+        ax.text((x1 + x2) / 2, (y1 + y2) / 2, caption, fontsize=font.size, color=ink_on(colors[index]), ha="center",
+                va="center_baseline", parse_math=False, clip_on=True, zorder=5)  # fmt: skip
+    if grounds:
+        ax.add_collection(PolyCollection(grounds, facecolors=filled, edgecolors="none", zorder=4), autolim=False)
+
+
+def points_per_pixel(ax):
+    """Points on paper that a pixel of the image measures on axes whose limits are set."""
+    seen = abs(np.diff(ax.get_xlim())[0]), abs(np.diff(ax.get_ylim())[0])
+    return float((_extent(ax) / seen).min())
+
+
+def _extent(ax):
+    """(width, height) of the axes in points."""
+    return np.asarray(ax.get_window_extent().size) * 72 / ax.figure.dpi

@@ -1,4 +1,4 @@
-"""Colours that tell instances and classes apart, also for those who see few hues."""
+"""Colours that tell instances and classes apart, in lightness too."""
 
 import colorsys
 import random
@@ -10,6 +10,9 @@ GOLDEN_RATIO = 0.618034  # steps of it spread hues evenly, however many there ar
 # (saturation, brightness) in turn: neighbours differ in lightness too, for those who see few hues.
 SHADES = ((0.9, 1.0), (1.0, 0.7), (0.5, 1.0))
 CLASS_COLORS = 999  # colours that a class's name can be given
+# Of two sides of a comparison (Okabe and Ito): told apart by the colour-blind too.
+TRUTH, PREDICTION = (0.0, 0.62, 0.45), (0.84, 0.37, 0.0)
+GRAY = (0.5, 0.5, 0.5)
 
 
 def random_colors(N, bright=True):
@@ -32,43 +35,60 @@ def numbered_color(number):
     return colorsys.hsv_to_rgb(number * GOLDEN_RATIO % 1, *SHADES[number % len(SHADES)])
 
 
+def instance_colors(count):
+    """The colours of the instances of an image, the same in every run.
+
+    Args:
+        count: int, number of instances.
+
+    Returns:
+        list of `count` tuples (red, green, blue) of floats, 0..1; neighbours differ in hue and in lightness.
+    """
+    return [numbered_color(number) for number in range(count)]
+
+
 def class_color(name):
     """(red, green, blue), 0..1, that a class of this name has in every image, data set and process."""
-    return numbered_color(zlib.crc32(name.encode()) % CLASS_COLORS)
+    return numbered_color(zlib.crc32(str(name).encode()) % CLASS_COLORS)
 
 
 def class_colors(names):
-    """Colours of classes: a name has the same one in every image, data set and process.
+    """The colours of classes, which depend on their names alone: the same in every image, data set and process.
 
     Args:
-        names: list of str.
+        names: iterable of str.
 
     Returns:
-        list of tuples (red, green, blue), 0..1, one per name.
+        dict name -> (red, green, blue) of floats, 0..1.
     """
-    return [class_color(name) for name in names]
+    return {name: class_color(name) for name in names}
 
 
-def colors_of(names, colors):
-    """The colour of each instance.
+def choose_colors(colors, names):
+    """Turns what a caller may ask for into one colour per instance.
 
     Args:
-        names: list of N str, the instances' classes.
-        colors: None, one colour per instance; "class", one per name; or N (red, green, blue), 0..1.
+        colors: None, one per instance; "class", one per class name; or [N, (red, green, blue)], 0..1, or a list of N
+            names of colours as matplotlib knows them.
+        names: list of N str, the class name of each instance.
 
     Returns:
         [N, (red, green, blue)] float, 0..1.
 
     Raises:
-        ValueError: colors are something else.
+        ValueError: another text, another number of colours, or values outside 0..1.
     """
     count = len(names)
     if colors is None:
-        colors = [numbered_color(number) for number in range(count)]
+        colors = instance_colors(count)
     elif isinstance(colors, str):
         if colors != "class":
             raise ValueError(f"colors must be None, 'class' or a list of {count} colours; received {colors!r}")
-        colors = class_colors(names)
+        colors = [class_color(name) for name in names]
+    if any(isinstance(color, str) for color in colors):
+        from matplotlib.colors import to_rgb
+
+        colors = [to_rgb(color) for color in colors]
     colors = np.asarray(colors, float).reshape(-1, 3) if len(colors) == 0 else np.asarray(colors, float)
     if colors.shape != (count, 3) or not np.all((colors >= 0) & (colors <= 1)):
         raise ValueError(
@@ -76,3 +96,8 @@ def colors_of(names, colors):
             f"shape {colors.shape}" + (f", {colors.min():g} to {colors.max():g}" if colors.size else "")
         )
     return colors
+
+
+def ink_on(color):
+    """"white" or "black", whichever text can be read on a ground of this colour, 0..1."""
+    return "white" if np.dot(color, (0.299, 0.587, 0.114)) < 0.55 else "black"

@@ -1,304 +1,308 @@
-"""Figures of images: instances, differences, regions, masks."""
+"""Figures of instances: images side by side, detections, their differences from the truth, masks per class."""
 
 import numpy as np
+from skimage.measure import find_contours
 
-from mrcnn.drawing.axes import contour, finish, new_axes, new_grid, outline, show_image, write_labels
-from mrcnn.drawing.canvas import apply_mask, check_instances, to_canvas, whole_pixels
-from mrcnn.drawing.colors import colors_of, numbered_color
-from mrcnn.geometry.masks import unmold_mask
-from mrcnn.geometry.metrics import compute_matches
+from mrcnn.drawing.axes import (
+    add_boxes,
+    add_labels,
+    add_lines,
+    finish,
+    make_image_axes,
+    points_per_pixel,
+    say,
+    show_image,
+)
+from mrcnn.drawing.canvas import MASK_ALPHA, blend_mask, large_first
+from mrcnn.drawing.colors import PREDICTION, TRUTH, choose_colors, instance_colors
+from mrcnn.drawing.instances import check_counts, check_masks, class_name, make_instances, to_rgb
+from mrcnn.geometry.boxes import compute_overlaps
+from mrcnn.geometry.metrics import by_falling_score, match_overlaps
 
-MASK_ALPHA = 0.45
-GREY = (0.6, 0.6, 0.6)
-FOUND, TRUE = (0.84, 0.15, 0.16), (0.0, 0.62, 0.45)  # told apart by the colour-blind, too
-STYLES = ((GREY, ":", 1.3), (None, ":", 1.5), (None, "-", 2.0))  # (colour, line, width) by visibility
+ROW_WIDTH = 14  # inches, of a whole row of images
+CELL_WIDTH = 3.5  # inches, of an image where a row is not full
 
 
-def display_images(images, titles=None, cols=4, cmap=None, norm=None, interpolation=None, save=None):
-    """Shows images side by side.
+# ------------------------------------------------------------------ images side by side
+def display_images(images, titles=None, cols=4, cmap=None, norm=None, interpolation=None, save=None, show=None):
+    """Shows images in rows.
 
     Args:
-        images: list of [H, W] or [H, W, channels] arrays; those of one channel take `cmap` and `norm`.
-        titles: list of str, one per image, or None.
+        images: list of [H, W, channels] or [H, W], of any kind that `draw_instances` takes; two-dimensional floats
+            and whole numbers beyond 0..255, such as activations, are shown from their lowest to their highest value.
+        titles: list of str, one per image.
         cols: int, images per row.
-        cmap, norm, interpolation: as matplotlib's `imshow` takes them.
-        save: path of a file to write instead of showing the figure, or None.
+        cmap, norm, interpolation: how matplotlib's `imshow` colours and resamples two-dimensional images; grey if None.
+        save: path to write the figure to, as PNG, PDF, SVG ...
+        show: bool, whether to call `plt.show()`; None: unless `save` is given.
 
     Returns:
         matplotlib Figure.
 
     Raises:
-        ValueError: no images, titles of another number, an image that cannot be shown.
+        ValueError: titles and images differ in number, `cols` is not 1 or more, an image cannot be shown.
     """
-    images, titles = list(images), [""] * len(images) if titles is None else [str(title) for title in titles]
-    if not images or len(titles) != len(images) or cols < 1:
-        raise ValueError(f"one title per image is needed, and cols of 1 or more; received {len(images)} images, "
-                         f"{len(titles)} titles, cols = {cols}")  # fmt: skip
-    cols = min(cols, len(images))
-    rows = -(-len(images) // cols)
-    figure, axes = new_grid(rows, cols, (3.5 * cols, 3.5 * rows))
-    for ax, image, title in zip(axes, images, titles):
-        image = np.squeeze(np.asarray(image))
-        ax.imshow(image if image.ndim == 2 else to_canvas(image), cmap=cmap, norm=norm, interpolation=interpolation)
-        ax.set_title(title, size=9)
-    for ax in axes:
-        ax.axis("off")
-    finish(figure, save)
+    images = list(images)
+    titles = [""] * len(images) if titles is None else list(titles)
+    check_counts(images=len(images), titles=len(titles))
+    if cols < 1:
+        raise ValueError(f"cols must be 1 or more; received {cols}")
+    figure = _grid(images, titles, min(cols, max(len(images), 1)), cmap, norm, interpolation)
+    finish(figure, True, save, show)
     return figure
 
 
-def display_instances(image, boxes, masks, class_ids, class_names, scores=None, title="", figsize=(16, 16), ax=None,
-                      show_mask=True, show_bbox=True, colors=None, captions=None, save=None):
-    """Shows the instances of an image: translucent masks with their rims, boxes, names and scores.
+def _grid(images, titles, cols, cmap=None, norm=None, interpolation=None):
+    """A figure of images; no row is empty, and cells that no image is left for are."""
+    import matplotlib.pyplot as plt
 
-    Of a mask, what its box covers is drawn. Where there is nothing to draw, the figure says so.
+    rows = max(-(-len(images) // cols), 1)
+    width = ROW_WIDTH if cols >= 4 else CELL_WIDTH * cols
+    tallest = max((image.shape[0] / max(image.shape[1], 1) for image in map(np.asarray, images)), default=1)
+    head = 0.3 * max((len(str(title).splitlines()) for title in titles), default=0)
+    figure, axes = plt.subplots(rows, cols, figsize=(width, rows * (width / cols * min(tallest, 3) + head)),
+                                squeeze=False, layout="compressed")  # fmt: skip
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, image, title in zip(axes.flat, images, titles):
+        if (image := np.asarray(image)).ndim == 2 and _is_map(image, cmap, norm):
+            ax.imshow(image, cmap=cmap or "gray", norm=norm, interpolation=interpolation)
+        else:
+            ax.imshow(to_rgb(image), interpolation=interpolation)
+        ax.set_title(str(title), fontsize=10 if cols <= 6 else 8, parse_math=False, wrap=True)
+    if not images:
+        say(axes[0, 0], "no images")
+    return figure
+
+
+def _is_map(image, cmap, norm):
+    """Whether a two-dimensional image is a map of values rather than a grey photo."""
+    in_bytes = image.dtype.kind in "bu" or (image.dtype.kind == "i" and image.min() >= 0 and image.max() <= 255)
+    return cmap is not None or norm is not None or not in_bytes
+
+
+def display_top_masks(image, mask, class_ids, class_names, limit=4, save=None, show=None):
+    """Shows an image beside the masks of the classes that cover most of it, a colour per instance.
 
     Args:
-        image: [H, W] or [H, W, channels], of any common type, as `draw_instances` takes it.
-        boxes: [N, (y1, x1, y2, x2)], pixels; rows of zeros are padding.
-        masks: [H, W, N] bool, or None.
+        image: [H, W] or [H, W, channels], as `draw_instances` takes.
+        mask: [H, W, N] bool or number.
         class_ids: [N] int; negative: a crowd of that class.
-        class_names: list of str by class id; None writes numbers.
-        scores: [N] float, or None.
+        class_names: list of str by class id.
+        limit: int, most classes to show.
+        save, show: see `display_images`.
+
+    Returns:
+        matplotlib Figure.
+
+    Raises:
+        ValueError: masks and class ids differ in number, masks and image in size; a class id has no name.
+    """
+    picture, class_ids = to_rgb(image), np.asarray(class_ids).reshape(-1).astype(int)
+    mask = np.zeros((*picture.shape[:2], 0), bool) if len(class_ids) == np.size(mask) == 0 else np.asarray(mask)
+    mask = check_masks(mask, picture.shape[:2], "mask") != 0
+    check_counts(mask=mask.shape[2], class_ids=len(class_ids))
+    areas = mask.sum(axis=(0, 1))
+    covered = {class_id: areas[class_ids == class_id].sum() for class_id in np.unique(class_ids).tolist()}
+    images, height, width = [picture], *picture.shape[:2]
+    titles = [f"{height} x {width} pixels" + ("" if len(class_ids) else "\nno instances")]
+    for class_id in sorted(covered, key=covered.get, reverse=True)[:limit]:
+        rows = np.flatnonzero(class_ids == class_id)
+        images.append(_colored_masks(mask[..., rows]))
+        crowd = " (crowd)" if class_id < 0 else ""
+        titles.append(class_name(class_id, class_names) + crowd + (f", {len(rows)} times" if len(rows) > 1 else ""))
+    figure = _grid(images, titles, limit + 1)
+    finish(figure, True, save, show)
+    return figure
+
+
+def _colored_masks(masks):
+    """[H, W, 3] uint8 of masks on black, small ones on large ones."""
+    picture = np.zeros((*masks.shape[:2], 3), np.uint8)
+    colors = np.around(np.array(instance_colors(masks.shape[2])) * 255)
+    for index in np.argsort(-masks.sum(axis=(0, 1)), kind="stable"):
+        picture[masks[..., index]] = colors[index]
+    return picture
+
+
+# ------------------------------------------------------------------ instances
+def display_instances(image, boxes, masks, class_ids, class_names, scores=None, title="", figsize=(16, 16), ax=None,
+                      show_mask=True, show_bbox=True, colors=None, captions=None, save=None, show=None):
+    """Shows the instances of an image: masks with outlines, boxes, names and scores.
+
+    Of a mask, what its box covers is drawn. Rows of zeros in the boxes are padding and left out; where nothing is left
+    the picture says so. Text keeps a size that can be read, whatever the size of the image.
+
+    Args:
+        image: [H, W] or [H, W, channels], as `draw_instances` takes.
+        boxes: [N, (y1, x1, y2, x2)] number, pixels.
+        masks: [H, W, N] bool or number; None for boxes alone.
+        class_ids: [N] int; negative: a crowd of that class.
+        class_names: list of str by class id; None writes the numbers.
+        scores: [N] float.
         title: str.
-        figsize: (width, height) of a figure that is made here, inches.
-        ax: axes to draw on; None makes a figure, and shows it.
-        show_mask, show_bbox: bool, whether masks and boxes are drawn.
-        colors: None, a colour per instance; "class", one per class name; or N (red, green, blue), 0..1.
-        captions: list of N str in place of names and scores, or None.
-        save: path of a file to write instead of showing the figure, or None.
+        figsize: (width, height) in inches within which the figure made here lies; it takes the image's proportions.
+        ax: matplotlib Axes to draw on; None makes a figure, and shows it unless `save` is given.
+        show_mask: bool, whether masks and their outlines are drawn.
+        show_bbox: bool, whether boxes are drawn.
+        colors: None, one per instance; "class", one per class name; or N colours, (red, green, blue) 0..1 or names.
+        captions: list of N str to write instead of name and score.
+        save: path to write the figure to, as PNG, PDF, SVG ...
+        show: bool, whether to call `plt.show()`; None: if the figure is made here and not saved.
 
     Returns:
         matplotlib Axes.
 
     Raises:
         ValueError: boxes, masks, class ids, scores, captions and colours differ in number, masks and image in size; a
-            class id has no name; a box is not finite.
+            class id has no name; a box is not finite; the image cannot be shown.
     """
-    canvas = to_canvas(image)
+    canvas = to_rgb(image)
     size = canvas.shape[:2]
-    result = {"rois": boxes, "class_ids": class_ids, "scores": scores, "masks": masks}
-    instances = check_instances(result, size, class_names)
-    if captions is not None and len(captions) != len(instances["boxes"]):
-        raise ValueError(f"captions must be one per instance; received {len(captions)} for {len(instances['boxes'])}")
-    captions = [caption or "" for caption in captions] if captions is not None else instances["captions"]
-    colors = colors_of(instances["names"], colors)
-    whole = whole_pixels(instances["boxes"], size)
-    areas = (whole[:, 2:] - whole[:, :2]).prod(axis=1)
-    order = [index for index in np.argsort(-areas, kind="stable") if areas[index]]
-    ax, own = new_axes(ax, figsize)
-    if show_mask and instances["masks"] is not None:
-        for index in order:
-            y1, x1, y2, x2 = whole[index]
-            part = instances["masks"][y1:y2, x1:x2, index] != 0
-            apply_mask(canvas[y1:y2, x1:x2], part, colors[index], MASK_ALPHA)
-            contour(ax, part, (y1, x1), colors[index])
+    instances = make_instances(size, boxes, masks, class_ids, class_names, scores, captions)
+    colors = choose_colors(colors, instances.names)
+    boxes = instances.whole_boxes(size)
+    masks = instances.masks if show_mask else None
+    ax, own = make_image_axes(ax, size, figsize, title)
+    _blend(canvas, boxes, masks, colors)
     show_image(ax, canvas, title)
-    for index in order if show_bbox else ():
-        outline(ax, instances["boxes"][index], colors[index])
-    write_labels(ax, [(whole[index], captions[index], colors[index]) for index in sorted(order)], size)
-    if not order:
-        ax.text(size[1] / 2, size[0] / 2, "no instances", ha="center", va="center", size=14,
-                bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none"})  # fmt: skip
-    finish(ax.figure, save, own)
+    _add_instances(ax, boxes, masks, colors, show_bbox)
+    drawn = sorted(large_first(boxes))
+    add_labels(ax, boxes[drawn], [instances.captions[index] for index in drawn], colors[drawn], size)
+    if not drawn:
+        say(ax, "no instances")
+    finish(ax.figure, own, save, show)
     return ax
 
 
+def _blend(canvas, boxes, masks, colors, alpha=MASK_ALPHA):
+    for index in large_first(boxes) if masks is not None else ():
+        blend_mask(canvas, boxes[index], masks[..., index], colors[index] * 255, alpha=alpha)
+
+
+def _add_instances(ax, boxes, masks, colors, show_box=True, styles="solid"):
+    """Draws boxes and the outlines of masks; finer lines for small objects."""
+    drawn = large_first(boxes)
+    extents = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) * points_per_pixel(ax)
+    widths = np.clip(extents / 60, 0.75, 2)
+    if masks is not None:
+        outlines = [(line, index) for index in drawn for line in mask_outlines(masks[..., index], boxes[index])]
+        of = [index for _, index in outlines]
+        add_lines(ax, [line for line, _ in outlines], colors[of], widths[of])
+    if show_box:
+        add_boxes(ax, boxes[drawn], colors[drawn], widths[drawn], styles)
+
+
+def mask_outlines(mask, box):
+    """Finds the outlines of a mask within its box.
+
+    Args:
+        mask: [H, W] bool or number; everything but 0 is inside.
+        box: (y1, x1, y2, x2) int, pixels, within the mask.
+
+    Returns:
+        list of [points, (x, y)] float, closed lines; the pixel (y, x) covers y..y + 1 and x..x + 1.
+    """
+    y1, x1, y2, x2 = box
+    inside = np.pad(mask[y1:y2, x1:x2] != 0, 1).astype(np.float32)
+    return [line[:, ::-1] + (x1 - 0.5, y1 - 0.5) for line in find_contours(inside, 0.5)]
+
+
+# ------------------------------------------------------------------ predictions and truth
 def display_differences(image, gt_box, gt_class_id, gt_mask, pred_box, pred_class_id, pred_score, pred_mask,
                         class_names, title="", ax=None, show_mask=True, show_box=True, iou_threshold=0.5,
-                        score_threshold=0.5, save=None):
-    """Shows ground truth and predictions over each other; predictions carry their score and overlap with the truth.
+                        score_threshold=0.5, figsize=(16, 16), save=None, show=None):
+    """Shows predictions over the ground truth, with score / overlap, and the class where it is wrong.
+
+    A prediction's overlap is that with the object it found (see `compute_matches`), or the largest with any; one that
+    found nothing is marked "wrong", one below `score_threshold`, which is not asked, "low".
 
     Args:
-        image: as `display_instances` takes it.
-        gt_box, pred_box: [N or M, (y1, x1, y2, x2)], pixels.
-        gt_class_id, pred_class_id: [N or M] int.
-        gt_mask, pred_mask: [H, W, N or M] bool.
+        image: [H, W] or [H, W, channels], as `draw_instances` takes.
+        gt_box, pred_box: [N, (y1, x1, y2, x2)] and [M, ...] number, pixels; rows of zeros are padding.
+        gt_class_id, pred_class_id: [N] and [M] int.
+        gt_mask, pred_mask: [H, W, N] and [H, W, M] bool or number; overlaps are those of boxes if either is None.
         pred_score: [M] float.
-        class_names: list of str by class id.
-        title: str; by default it counts what was found.
-        ax, save: as in `display_instances`.
-        show_mask, show_box: bool.
-        iou_threshold: float, smallest overlap of masks that counts as found.
-        score_threshold: float, predictions of a lower score are not compared.
+        class_names: list of str by class id; None writes the numbers.
+        title: str; by default what the figure shows.
+        show_mask, show_box: bool, whether masks and boxes are drawn.
+        iou_threshold: float, smallest overlap of a match.
+        score_threshold: float, predictions of a lower score match nothing.
+        ax, figsize, save, show: see `display_instances`.
 
     Returns:
         matplotlib Axes.
 
     Raises:
-        ValueError: as `display_instances`.
+        ValueError: see `display_instances`.
     """
-    order = np.argsort(-np.asarray(pred_score), kind="stable")  # compute_matches answers in this order
-    gt_match, pred_match, overlaps = compute_matches(
-        gt_box, gt_class_id, gt_mask, pred_box, pred_class_id, pred_score, pred_mask, iou_threshold, score_threshold
-    )
-    pred_box, pred_class_id, pred_score = (np.asarray(a)[order] for a in (pred_box, pred_class_id, pred_score))
-    found = [
-        f"{score:.2f} / {overlap.max() if len(overlap) else 0:.2f}" for score, overlap in zip(pred_score, overlaps)
-    ]
-    n, m = len(gt_box), len(found)
-    ax, own = new_axes(ax)
-    display_instances(
-        image, np.concatenate([np.asarray(gt_box).reshape(-1, 4), pred_box.reshape(-1, 4)]),
-        np.concatenate([np.asarray(gt_mask), np.asarray(pred_mask)[..., order]], axis=2),
-        np.concatenate([gt_class_id, pred_class_id]).astype(int), class_names, ax=ax,
-        show_mask=show_mask, show_bbox=show_box, colors=[TRUE] * n + [FOUND] * m, captions=[""] * n + found,
-        title=title or f"{int((gt_match > -1).sum())} of {n} objects found, {int((pred_match < 0).sum())} of {m} "
-                       "predictions without one",
-    )  # fmt: skip
-    add_legend(ax, {"ground truth": TRUE, "prediction: score / IoU": FOUND})
-    finish(ax.figure, save, own)
+    canvas = to_rgb(image)
+    size = canvas.shape[:2]
+    truth = make_instances(size, gt_box, gt_mask, gt_class_id, class_names, box_name="gt_box")
+    found = make_instances(size, pred_box, pred_mask, pred_class_id, class_names, pred_score, box_name="pred_box")
+    captions = _judge(truth, found, size, np.asarray(gt_class_id).reshape(-1), np.asarray(pred_class_id).reshape(-1),
+                      np.asarray(pred_score, float).reshape(-1), iou_threshold, score_threshold)  # fmt: skip
+    title = title or "Ground truth and predictions; captions: score / overlap"
+    ax, own = make_image_axes(ax, size, figsize, title)
+    sides = [(truth, TRUTH, (0, (4, 2))), (found, PREDICTION, "solid")]
+    painted = [(side.whole_boxes(size), side.masks if show_mask else None, np.tile(color, (len(side), 1)), style)
+               for side, color, style in sides]  # fmt: skip
+    for boxes, masks, colors, _ in painted:
+        _blend(canvas, boxes, masks, colors, alpha=MASK_ALPHA / 2)  # two lie on one another
+    show_image(ax, canvas, title)
+    for boxes, masks, colors, style in painted:
+        _add_instances(ax, boxes, masks, colors, show_box, style)
+    boxes, _, colors, _ = painted[1]
+    drawn = sorted(large_first(boxes))
+    add_labels(ax, boxes[drawn], [captions[index] for index in drawn], colors[drawn], size)
+    if not len(large_first(painted[0][0])) + len(drawn):
+        say(ax, "no instances")
+    _add_legend(ax)
+    finish(ax.figure, own, save, show)
     return ax
 
 
-def add_legend(ax, colors):
-    """A legend of names and their colours below the axes."""
+def _judge(truth, found, size, gt_class_ids, pred_class_ids, scores, iou_threshold, score_threshold):
+    """The caption of each prediction: score / overlap, the class if the best object is of another, "wrong", "low"."""
+    gt_boxes, boxes = truth.whole_boxes(size), found.whole_boxes(size)
+    objects, rows = (np.flatnonzero(side.any(axis=1)) for side in (truth.boxes, found.boxes))
+    rows = rows[by_falling_score(scores[rows])]
+    overlaps = _overlaps(boxes[rows], gt_boxes[objects], found.masks, truth.masks, rows, objects)
+    _, matches = match_overlaps(overlaps, gt_class_ids[objects], pred_class_ids[rows], scores[rows], iou_threshold,
+                                score_threshold)  # fmt: skip
+    captions = [""] * len(found)
+    for place, (row, match) in enumerate(zip(rows, matches.astype(int))):
+        best = match if match >= 0 else overlaps[place].argmax() if objects.size else None
+        caption = f"{scores[row]:.2f} / {overlaps[place, best] if best is not None else 0:.2f}"
+        is_other = best is not None and gt_class_ids[objects[best]] != pred_class_ids[row]
+        caption = f"{found.names[row]} {caption}" if is_other and overlaps[place, best] > 0 else caption
+        captions[row] = caption if match >= 0 else f"{caption} {'low' if scores[row] < score_threshold else 'wrong'}"
+    return captions
+
+
+def _overlaps(boxes, gt_boxes, masks, gt_masks, rows, objects):
+    """[M, N] intersection over union; of masks only where boxes meet, and no more of them than their boxes cover."""
+    overlaps = np.asarray(compute_overlaps(boxes, gt_boxes), float).reshape(len(rows), len(objects))
+    if masks is None or gt_masks is None:
+        return overlaps
+    parts = [masks[y1:y2, x1:x2, row] != 0 for row, (y1, x1, y2, x2) in zip(rows, boxes)]
+    gt_parts = [gt_masks[y1:y2, x1:x2, row] != 0 for row, (y1, x1, y2, x2) in zip(objects, gt_boxes)]
+    areas, gt_areas = [part.sum() for part in parts], [part.sum() for part in gt_parts]
+    for i, j in zip(*np.nonzero(overlaps)):
+        corner, end = np.maximum(boxes[i, :2], gt_boxes[j, :2]), np.minimum(boxes[i, 2:], gt_boxes[j, 2:])
+        shared = (_part(parts[i], boxes[i], corner, end) & _part(gt_parts[j], gt_boxes[j], corner, end)).sum()
+        overlaps[i, j] = shared / max(areas[i] + gt_areas[j] - shared, 1)
+    return overlaps
+
+
+def _part(part, box, corner, end):
+    (y1, x1), (y2, x2) = corner - box[:2], end - box[:2]
+    return part[y1:y2, x1:x2]
+
+
+def _add_legend(ax):
     from matplotlib.patches import Patch
 
-    ax.legend(handles=[Patch(color=color, label=name) for name, color in colors.items()], ncol=len(colors),
-              loc="upper center", bbox_to_anchor=(0.5, 0), frameon=False, fontsize="large")  # fmt: skip
-
-
-def draw_boxes(image, boxes=None, refined_boxes=None, masks=None, captions=None, visibilities=None, title="", ax=None,
-               save=None):
-    """Shows boxes, what they were refined to, and masks.
-
-    Args:
-        image: as `display_instances` takes it.
-        boxes: [N, (y1, x1, y2, x2)], pixels, drawn with dots where there are refined ones; or None.
-        refined_boxes: [N, (y1, x1, y2, x2)], pixels, drawn solid, with a line from the box each comes from; or None.
-        masks: [H, W, N] bool, or None.
-        captions: list of N str, at the refined boxes where there are any; or None.
-        visibilities: [N] of 0 (grey dots), 1 (coloured dots) and 2 (coloured line); None stands for 1.
-        title: str.
-        ax, save: as in `display_instances`.
-
-    Returns:
-        matplotlib Axes.
-
-    Raises:
-        ValueError: no boxes at all; what is given differs in number; a mask has not the image's size.
-    """
-    canvas = to_canvas(image)
-    given = {"boxes": boxes, "refined_boxes": refined_boxes, "captions": captions, "visibilities": visibilities}
-    counts = {name: len(values) for name, values in given.items() if values is not None}
-    if masks is not None:
-        counts["masks"] = np.shape(masks)[-1]
-    if (boxes is None and refined_boxes is None) or len(set(counts.values())) != 1:
-        raise ValueError(f"boxes or refined_boxes are needed, and as many of everything else; received {counts}")
-    count = len(boxes if boxes is not None else refined_boxes)
-    final = np.asarray(boxes if refined_boxes is None else refined_boxes, float).reshape(-1, 4)
-    # This also checks sizes and numbers.
-    check_instances({"rois": final, "class_ids": np.zeros(count, int), "masks": masks}, canvas.shape[:2], None)
-    ax, own = new_axes(ax, (12, 12))
-    labels = []
-    for index in range(count):
-        seen = 1 if visibilities is None else int(visibilities[index])
-        fixed, style, width = STYLES[seen]
-        color = fixed or numbered_color(index)
-        if boxes is not None and np.any(boxes[index]):
-            outline(ax, boxes[index], color, style, width, alpha=0.9 if seen == 0 else 1)
-        if refined_boxes is not None and seen > 0:
-            outline(ax, refined_boxes[index], color)
-            if boxes is not None:
-                (y, x), (to_y, to_x) = boxes[index][:2], refined_boxes[index][:2]
-                ax.plot([x, to_x], [y, to_y], color=color, linewidth=1)
-        if masks is not None:
-            _blend(canvas, ax, final[index], np.asarray(masks)[..., index], color)
-        labels.append((final[index], captions[index] if captions is not None else "", color))
-    show_image(ax, canvas, title)
-    write_labels(ax, labels, canvas.shape[:2])
-    finish(ax.figure, save, own)
-    return ax
-
-
-def _blend(canvas, ax, box, mask, color):
-    """A mask, as far as its box covers it, with its rim."""
-    y1, x1, y2, x2 = whole_pixels(np.asarray(box)[None], canvas.shape[:2])[0]
-    part = mask[y1:y2, x1:x2] != 0
-    if part.any():
-        apply_mask(canvas[y1:y2, x1:x2], part, color, MASK_ALPHA)
-        contour(ax, part, (y1, x1), color)
-
-
-def draw_rois(image, rois, refined_rois, mask, class_ids, class_names, limit=10, ax=None, save=None):
-    """Shows some regions: positive ones with what they are refined to, their mask and class, negative ones in grey.
-
-    Args:
-        image: as `display_instances` takes it.
-        rois: [N, (y1, x1, y2, x2)], pixels.
-        refined_rois: [N, (y1, x1, y2, x2)], pixels.
-        mask: [N, height, width], the masks within the refined regions.
-        class_ids: [N] int, 0 where a region is negative.
-        class_names: list of str by class id.
-        limit: int, regions that are drawn; of more, so many are drawn by lot (numpy's global generator).
-        ax, save: as in `display_instances`.
-
-    Returns:
-        matplotlib Axes.
-
-    Raises:
-        ValueError: the arrays differ in length; a class id has no name.
-    """
-    rois, refined_rois, class_ids = np.asarray(rois), np.asarray(refined_rois), np.asarray(class_ids)
-    counts = {len(rois), len(refined_rois), len(mask), len(class_ids)}
-    if len(counts) != 1:
-        raise ValueError("rois, refined_rois, mask and class_ids must be as many; received "
-                         f"{len(rois)}, {len(refined_rois)}, {len(mask)}, {len(class_ids)}")  # fmt: skip
-    chosen = np.arange(len(rois))
-    if len(rois) > limit:
-        chosen = np.sort(np.random.choice(len(rois), limit, replace=False))
-    shape = np.shape(image)
-    masks = np.zeros((*shape[:2], len(chosen)), bool)
-    for column, index in enumerate(chosen):
-        if class_ids[index] > 0:
-            masks[..., column] = unmold_mask(mask[index], refined_rois[index], shape)
-    names = check_instances({"rois": rois[chosen], "class_ids": class_ids[chosen]}, shape[:2], class_names)["names"]
-    positive = class_ids > 0
-    print(f"Positive ROIs: {positive.sum()}, negative: {(~positive).sum()}, "
-          f"share of positive ones: {positive.mean() if len(positive) else 0:.2f}")  # fmt: skip
-    return draw_boxes(
-        image, rois[chosen], refined_rois[chosen], masks, [n if p else "" for n, p in zip(names, positive[chosen])],
-        positive[chosen].astype(int), f"{len(chosen)} of {len(rois)} ROIs", ax, save,
-    )  # fmt: skip
-
-
-def display_top_masks(image, mask, class_ids, class_names, limit=4, save=None):
-    """Shows an image and, for each of the classes that cover most of it, their masks.
-
-    Args:
-        image: as `display_instances` takes it.
-        mask: [H, W, N] bool.
-        class_ids: [N] int.
-        class_names: list of str by class id.
-        limit: int, number of classes; fewer leave panels empty, so that rows of several images line up.
-        save: as in `display_instances`.
-
-    Returns:
-        matplotlib Figure.
-
-    Raises:
-        ValueError: masks and class ids differ in number, mask and image in size; a class id has no name.
-    """
-    mask, class_ids = np.asarray(mask), np.asarray(class_ids)
-    canvas = to_canvas(image)
-    names = check_instances({"rois": np.zeros((len(class_ids), 4)), "class_ids": class_ids, "masks": mask},
-                            canvas.shape[:2], class_names)["names"]  # fmt: skip
-    panels, areas = {}, mask.sum(axis=(0, 1))
-    for class_id in np.unique(class_ids[areas > 0]):
-        members = np.flatnonzero(class_ids == class_id)
-        # Each instance has a number of its own, so that neighbours can be told apart.
-        panels[names[members[0]]] = (mask[..., members] * np.arange(1, len(members) + 1)).max(axis=2)
-    top = sorted(panels, key=lambda name: -np.count_nonzero(panels[name]))[:limit]
-    figure, axes = new_grid(1, limit + 1, (2.8 * (limit + 1), 3))
-    axes[0].imshow(canvas)
-    axes[0].set_title(f"H x W = {canvas.shape[0]} x {canvas.shape[1]}", size=9)
-    for ax, name in zip(axes[1:], [*top, *[None] * (limit - len(top))]):
-        shown = np.zeros(canvas.shape[:2]) if name is None else panels[name] / panels[name].max() * 0.7 + 0.3
-        shown = shown if name is None else np.where(panels[name] > 0, shown, 0)
-        ax.imshow(shown, cmap="Blues_r", vmin=0, vmax=1, interpolation="nearest")
-        ax.set_title(name or "-", size=9)
-    for ax in axes:
-        ax.axis("off")
-    finish(figure, save)
-    return figure
+    sides = [Patch(facecolor=(*color, 0.4), edgecolor=color, linestyle=style, label=label)
+             for color, style, label in ((TRUTH, "--", "ground truth"), (PREDICTION, "-", "prediction"))]  # fmt: skip
+    ax.legend(handles=sides, loc="lower right", fontsize=9, framealpha=0.9)

@@ -1,223 +1,323 @@
-"""Curves, grids and tables: precision and recall, overlaps, losses, weights."""
+"""Plots of how well a model does: overlaps and precision of an image and of a data set, confusions, losses."""
 
-import csv
+import csv as csv_files
+import math
 import os
+from pathlib import Path
 
 import numpy as np
 
-from mrcnn.drawing.axes import finish, new_axes, new_grid
-from mrcnn.drawing.colors import numbered_color
+from mrcnn.drawing.axes import finish, make_axes, say
+from mrcnn.drawing.colors import PREDICTION
+from mrcnn.drawing.instances import class_name
 
-LOSSES = ("loss", "rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
-TRAINED, VALIDATED = (0.0, 0.45, 0.7), (0.84, 0.37, 0.0)  # told apart by the colour-blind, too
-
-
-def plot_precision_recall(AP, precisions, recalls, ax=None, save=None):
-    """Plots precision over recall.
-
-    Args:
-        AP: float, the area below the curve, for the title.
-        precisions, recalls: [N] float, 0..1, as `utils.compute_ap` returns them.
-        ax: axes to draw on; None makes a figure, and shows it.
-        save: path of a file to write instead of showing the figure, or None.
-
-    Returns:
-        matplotlib Axes.
-    """
-    return plot_precision_recall_curves({f"AP@50 = {AP:.3f}": (precisions, recalls)}, ax=ax, save=save)
+BLUE = (0.0, 0.45, 0.7)
+MOST_CELLS = 30  # rows or columns of a matrix up to which each cell has its number written in
+LOSSES = {
+    "loss": "total", "rpn_class_loss": "RPN: object or not", "rpn_bbox_loss": "RPN: boxes",
+    "mrcnn_class_loss": "classes", "mrcnn_bbox_loss": "boxes", "mrcnn_mask_loss": "masks",
+}  # fmt: skip
+# Of curves in one plot (Okabe and Ito); with the line styles, more than one plot can hold.
+CURVES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+STYLES = ("-", "--", "-.", ":")
 
 
-def plot_precision_recall_curves(curves, title="Precision-recall curve", ax=None, save=None):
-    """Plots a precision-recall curve for each of several classes or models.
+# ------------------------------------------------------------------ precision and recall
+def plot_precision_recall(AP, precisions, recalls, ax=None, title="", save=None, show=None):
+    """Plots the precision-recall curve of an image, as `compute_ap` gives it.
 
     Args:
-        curves: dict from a name to (precisions [N], recalls [N]), float, 0..1.
-        title: str.
-        ax, save: as in `plot_precision_recall`.
+        AP: float, average precision.
+        precisions: [M] float.
+        recalls: [M] float, rising.
+        ax: matplotlib Axes to draw on; None makes a figure, and shows it unless `save` is given.
+        title: str; by default the average precision.
+        save, show: see `display_instances`.
 
     Returns:
         matplotlib Axes.
 
     Raises:
-        ValueError: no curves; precisions and recalls differ in number.
+        ValueError: precisions and recalls differ in number.
     """
-    wrong = [name for name, (precisions, recalls) in curves.items() if len(precisions) != len(recalls)]
-    if not curves or wrong:
-        raise ValueError(
-            f"each curve needs as many precisions as recalls; received {len(curves)} curves; wrong: {wrong}"
-        )
-    ax, own = new_axes(ax, (6, 5))
-    for number, (name, (precisions, recalls)) in enumerate(curves.items()):
-        ax.plot(recalls, precisions, label=name, color=TRAINED if len(curves) == 1 else numbered_color(number))
-    ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.05), title=title)
-    ax.grid(alpha=0.3)
-    ax.legend(loc="lower left", ncol=1 + len(curves) // 12, fontsize="small")
-    finish(ax.figure, save, own)
+    precisions, recalls = np.asarray(precisions, float).reshape(-1), np.asarray(recalls, float).reshape(-1)
+    if precisions.shape != recalls.shape:
+        raise ValueError(f"precisions and recalls must be equally many; received {len(precisions)}, {len(recalls)}")
+    ax, own = make_axes(ax, (5, 5))
+    # The precision at a recall holds back to the one before.
+    ax.step(recalls, precisions, where="pre", color=BLUE)
+    ax.fill_between(recalls, precisions, step="pre", color=BLUE, alpha=0.15, linewidth=0)
+    _precision_axes(ax, title or f"Precision-recall curve, AP = {AP:.3f}")
+    finish(ax.figure, own, save, show)
     return ax
 
 
-def plot_overlaps(gt_class_ids, pred_class_ids, pred_scores, overlaps, class_names, threshold=0.5, ax=None, save=None):
-    """Shows which prediction overlaps which object: IoU, and whether it counts.
+def _precision_axes(ax, title):
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.05), xlabel="recall", ylabel="precision", title=title)
+    ax.grid(color="0.9")
+    ax.set_axisbelow(True)
+
+
+def plot_dataset_precision_recall(result, kind=None, classes=None, recalls=None, ax=None, title="", save=None,
+                                  show=None):
+    """Plots precision over recall for a whole data set; the area under a curve is the average precision beside it.
 
     Args:
-        gt_class_ids: [N] int.
-        pred_class_ids: [M] int.
+        result: what `MaskRCNN.evaluate` returns; a pycocotools COCOeval after `accumulate`; or a dict label ->
+            [recalls] precisions.
+        kind: "segm" or "bbox", of an evaluation's result; by default masks where there are any.
+        classes: None plots the mean over classes at IoU 0.5, 0.55 ... 0.95; a list of class names (or of category ids,
+            of a COCOeval), or "all", plots those at IoU 0.5.
+        recalls: [recalls] float, of a dict of precisions; by default evenly from 0 to 1.
+        ax, title, save, show: see `plot_precision_recall`.
+
+    Returns:
+        matplotlib Axes.
+
+    Raises:
+        ValueError: the result has no curves, or not of this kind or class.
+    """
+    recalls, curves, name = _curves_of(result, kind, classes, recalls)
+    ax, own = make_axes(ax, (7, 5))
+    is_scale = classes is None and name is not None
+    import matplotlib
+
+    shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(curves)))
+    for number, (label, precisions) in enumerate(curves.items()):
+        look = {"color": shades[number]} if is_scale else {"color": CURVES[number % len(CURVES)],
+                "linestyle": STYLES[number // len(CURVES) % len(STYLES)]}  # fmt: skip
+        ax.plot(recalls, precisions, label=f"{label}: {np.mean(precisions):.3f}", **look)
+    _precision_axes(ax, title or f"Precision and recall{f' of {name}' if name else ''}")
+    if curves:
+        ax.legend(title=("mean over classes\nIoU: AP" if is_scale else "AP at IoU 0.5" if name else "AP"), fontsize=8,
+                  loc="center left", bbox_to_anchor=(1.01, 0.5), ncols=1 + len(curves) // 25)  # fmt: skip
+    else:
+        say(ax, "no objects")
+    finish(ax.figure, own, save, show)
+    return ax
+
+
+def _curves_of(result, kind, classes, recalls):
+    """(recalls, {label: precisions}, what they are of or None) for all that `plot_dataset_precision_recall` takes."""
+    if hasattr(result, "eval") and hasattr(result, "params"):
+        return _curves_of_cocoeval(result, classes)
+    if not isinstance(result, dict):
+        raise ValueError(f"result must be that of evaluate, a COCOeval or a dict; received {type(result).__name__}")
+    if "curves" not in result and recalls is None and {"bbox", "segm"} & set(result):
+        raise ValueError("the result of this evaluation has no entry 'curves': evaluate again")
+    if "curves" not in result:
+        recalls = recalls if recalls is not None else np.linspace(0, 1, max(map(len, result.values()), default=2))
+        for label, precisions in result.items():
+            if len(precisions) != len(recalls):
+                raise ValueError(f"{label!r} has {len(precisions)} precisions for {len(recalls)} recalls")
+        return np.asarray(recalls, float), dict(result), None
+    known = result["curves"]
+    kind = kind or ("segm" if "segm" in known else "bbox")
+    if kind not in known:
+        raise ValueError(f"the result has no curves of {kind!r}, only of {sorted(set(known) - {'recalls'})}")
+    chosen = known[kind]["mean"] if classes is None else _pick(known[kind]["per_class"], classes)
+    return np.asarray(known["recalls"]), chosen, {"bbox": "boxes", "segm": "masks"}[kind]
+
+
+def _pick(curves, classes):
+    classes = list(curves) if isinstance(classes, str) and classes == "all" else classes
+    if unknown := [name for name in classes if name not in curves]:
+        raise ValueError(f"there are no objects of {unknown} to have a curve of; there are of {list(curves)}")
+    return {name: curves[name] for name in classes}
+
+
+def _curves_of_cocoeval(evaluation, classes):
+    if not evaluation.eval:
+        raise ValueError("run evaluate() and accumulate() of the COCOeval first")
+    precision, params = evaluation.eval["precision"][:, :, :, 0, -1], evaluation.params  # [IoU, recall, class]
+    seen = [k for k in range(precision.shape[2]) if (precision[0, :, k] > -1).all()]
+    name = {"bbox": "boxes", "segm": "masks"}.get(params.iouType, params.iouType)
+    if classes is None:
+        mean = precision[:, :, seen].mean(axis=2) if seen else ()
+        return params.recThrs, {f"{iou:.2f}": row for iou, row in zip(params.iouThrs, mean)}, name
+    half = int(np.argmin(abs(params.iouThrs - 0.5)))
+    return params.recThrs, _pick({params.catIds[k]: precision[half, :, k] for k in seen}, classes), name
+
+
+# ------------------------------------------------------------------ matrices
+def plot_overlaps(gt_class_ids, pred_class_ids, pred_scores, overlaps, class_names, threshold=0.5, ax=None, title="",
+                  save=None, show=None):
+    """Plots the overlap of each prediction with each object, and whether the class is right where it is large.
+
+    Args:
+        gt_class_ids: [N] int; zeros are padding.
+        pred_class_ids: [M] int, in the order of the rows of `overlaps`; zeros are padding.
         pred_scores: [M] float.
-        overlaps: [M, N] float, intersection over union, 0..1.
-        class_names: list of str by class id.
-        threshold: float, overlaps above it are called "match", or "wrong" where the classes differ.
-        ax, save: as in `plot_precision_recall`.
+        overlaps: [M, N] float, intersection over union, as `compute_matches` gives it.
+        class_names: list of str by class id; None writes the numbers.
+        threshold: float, overlap from which on a cell says "match" or "wrong".
+        ax, title, save, show: see `plot_precision_recall`.
 
     Returns:
-        matplotlib Axes; predictions in rows, objects in columns.
+        matplotlib Axes.
 
     Raises:
-        ValueError: `overlaps` has another shape.
+        ValueError: overlaps do not fit the numbers of ids and scores; a class id has no name.
     """
-    gt_class_ids, pred_class_ids = np.asarray(gt_class_ids), np.asarray(pred_class_ids)
-    gt_class_ids = gt_class_ids[gt_class_ids != 0]
-    pred_class_ids = pred_class_ids[pred_class_ids != 0]
-    rows, cols = len(pred_class_ids), len(gt_class_ids)
-    overlaps = np.asarray(overlaps, float)
-    if overlaps.shape != (rows, cols):
-        raise ValueError(f"overlaps must be [{rows} predictions, {cols} objects]; received shape {overlaps.shape}")
-    ax, own = new_axes(ax, (2.5 + 0.75 * cols, 1.5 + 0.5 * rows))
-    ax.imshow(overlaps.reshape(rows, cols) if overlaps.size else np.zeros((1, 1)), cmap="Blues", vmin=0, vmax=1,
-              aspect="auto")  # fmt: skip
-    for row, col in np.ndindex(rows, cols):
-        verdict = ""
-        if overlaps[row, col] > threshold:
-            verdict = "\nmatch" if gt_class_ids[col] == pred_class_ids[row] else "\nwrong"
-        ax.text(col, row, f"{overlaps[row, col]:.2f}{verdict}", ha="center", va="center", size=8,
-                color="white" if overlaps[row, col] > 0.5 else "black")  # fmt: skip
-    ax.set_xticks(range(cols), [class_names[i] for i in gt_class_ids], rotation=90)
-    ax.set_yticks(range(rows), [f"{class_names[i]} ({s:.2f})" for i, s in zip(pred_class_ids, pred_scores)])
-    ax.set(xlabel="ground truth", ylabel="predictions")
+    gt_class_ids, pred_class_ids = (np.asarray(ids).reshape(-1).astype(int) for ids in (gt_class_ids, pred_class_ids))
+    gt_class_ids, pred_class_ids = gt_class_ids[gt_class_ids != 0], pred_class_ids[pred_class_ids != 0]
+    overlaps, (rows, cols) = np.asarray(overlaps, float), (len(pred_class_ids), len(gt_class_ids))
+    if overlaps.size != rows * cols or len(pred_scores) < rows or (overlaps.size and overlaps.shape != (rows, cols)):
+        raise ValueError(f"overlaps must be [predictions, objects] = [{rows}, {cols}], with as many scores; received "
+                         f"shape {overlaps.shape} and {len(pred_scores)} scores")
+    gt_names = [class_name(class_id, class_names) for class_id in gt_class_ids.tolist()]
+    names = [class_name(class_id, class_names) for class_id in pred_class_ids.tolist()]
+    ax, own = make_axes(ax, (min(2.5 + 0.7 * cols, 24), min(1.8 + 0.5 * rows, 24)))
+    ax.set(xlabel="ground truth", ylabel="predictions",
+           title=title or f"Overlaps (IoU); match or wrong class from {threshold:g} on")  # fmt: skip
     if not overlaps.size:
-        ax.text(0, 0, "nothing to compare", ha="center", va="center")
-    finish(ax.figure, save, own)
+        say(ax, "no predictions" if not rows else "no ground truth")
+        ax.set(xticks=[], yticks=[])
+    else:
+        ax.imshow(overlaps, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        ax.set_xticks(range(cols), gt_names, rotation=90)
+        ax.set_yticks(range(rows), [f"{name} {score:.2f}" for name, score in zip(names, pred_scores)])
+        same = pred_class_ids[:, None] == gt_class_ids
+        notes = np.where(overlaps >= threshold, np.where(same, "\nmatch", "\nwrong"), "")
+        _write_cells(ax, [[f"{overlaps[i, j]:.2f}{notes[i, j]}" if overlaps[i, j] > 0 else "" for j in range(cols)]
+                          for i in range(rows)], overlaps)  # fmt: skip
+    finish(ax.figure, own, save, show)
     return ax
 
 
-def plot_confusion_matrix(matrix, class_names, ax=None, save=None):
-    """Shows how often objects of each class were taken for each class.
+def _write_cells(ax, texts, shades, size=8):
+    """Writes into the cells of a matrix whose shades go from 0, light, to 1, dark."""
+    if max(np.shape(texts)) > MOST_CELLS:
+        return
+    for (i, j), shade in np.ndenumerate(shades):
+        ax.text(j, i, texts[i][j], ha="center", va="center", fontsize=size, color="white" if shade > 0.6 else "black")
+
+
+def plot_confusion_matrix(matrix, class_names=None, ax=None, title="", save=None, show=None):
+    """Plots which classes are taken for which; shades are shares of a row, the numbers counts.
 
     Args:
-        matrix: [classes, classes] int, `utils.confusion_matrix` summed over images: truth in rows, predictions in
-            columns; the row of the background holds false detections, its column the objects that were missed.
-        class_names: list of str, the background first.
-        ax, save: as in `plot_precision_recall`.
+        matrix: what `MaskRCNN.evaluate` or `evaluation.confusion` returns, or [classes, classes] int: rows the true
+            classes, columns what they are taken for; the first of both is the background (objects missed, detections
+            of nothing).
+        class_names: list of str by class id, the background's first; None takes those of an evaluation's result, or
+            writes the numbers. Classes without objects and detections are left out.
+        ax, title, save, show: see `plot_precision_recall`.
 
     Returns:
-        matplotlib Axes; colours show the share of the row.
+        matplotlib Axes.
 
     Raises:
-        ValueError: the matrix has not a row and a column per class.
+        ValueError: the matrix is not square or has negative or other than finite values; the names do not fit it.
     """
-    matrix, count = np.asarray(matrix), len(class_names)
-    if matrix.shape != (count, count):
-        raise ValueError(f"matrix must be [{count}, {count}] for {count} class names; received shape {matrix.shape}")
-    names = ["(none)", *class_names[1:]]
+    threshold = ""
+    if isinstance(matrix, dict):
+        known = matrix.get("confusion", matrix)
+        if "matrix" not in known:
+            raise ValueError("the result of this evaluation has no entry 'confusion': evaluate again")
+        matrix, class_names = known["matrix"], class_names or known["names"]
+        threshold = f" (IoU {known['iou_threshold']:g}, score {known['score_threshold']:g})"
+    matrix = np.asarray(matrix, float)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not (matrix >= 0).all() or np.isinf(matrix).any():
+        raise ValueError(f"matrix must be square and hold counts; received shape {matrix.shape}")
+    if class_names is not None and len(class_names) != len(matrix):
+        raise ValueError(f"class_names has {len(class_names)} names for a matrix of {len(matrix)} classes")
+    names = ["background", *(class_name(n, class_names) for n in range(1, len(matrix)))][: len(matrix)]
+    used = np.flatnonzero(matrix.any(axis=0) | matrix.any(axis=1))
+    used = used if len(used) else np.arange(len(matrix))
+    used = np.roll(used, -1) if len(used) and used[0] == 0 else used  # the background last: classes are what matters
+    matrix, names = matrix[np.ix_(used, used)], [names[n] for n in used]
+    side = min(2.5 + 0.6 * len(used), 24)
+    ax, own = make_axes(ax, (side + 0.8, side))
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    ax, own = new_axes(ax, (2 + 0.45 * count, 1.6 + 0.45 * count))
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, col in zip(*np.nonzero(matrix)):
-        ax.text(col, row, matrix[row, col], ha="center", va="center", size=8,
-                color="white" if shares[row, col] > 0.5 else "black")  # fmt: skip
-    ax.set_xticks(range(count), names, rotation=90)
-    ax.set_yticks(range(count), names)
-    ax.set(xlabel="predicted", ylabel="ground truth")
-    finish(ax.figure, save, own)
+    shown = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ax.set_xticks(range(len(names)), names, rotation=90)
+    ax.set_yticks(range(len(names)), names)
+    _write_cells(ax, [[f"{count:g}" if count else "" for count in row] for row in matrix], shares)
+    ax.set(xlabel="predicted (background: missed)", ylabel="true (background: false detections)",
+           title=title or f"Confusion matrix{threshold}")  # fmt: skip
+    ax.figure.colorbar(shown, ax=ax, label="share of the row", fraction=0.046)
+    finish(ax.figure, own, save, show)
     return ax
 
 
-def plot_losses(path, save=None):
-    """Plots the losses of a training over its epochs.
+# ------------------------------------------------------------------ losses
+def plot_losses(csv, ax=None, title="", save=None, show=None):
+    """Plots the losses of a training, and those on the validation data, by epoch.
 
     Args:
-        path: of the `log.csv` that training writes, or the folder it lies in.
-        save: as in `plot_precision_recall`.
+        csv: path of the `log.csv` that training writes, or of its folder. Of an epoch that was run again after a
+            resumption the last values count.
+        ax: matplotlib Axes to draw the total loss on; None makes a figure with a panel per loss, and shows it unless
+            `save` is given.
+        title: str.
+        save, show: see `display_instances`.
 
     Returns:
-        matplotlib Figure: the total loss and its five parts, in training and validation.
+        matplotlib Figure, or the Axes given.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it has no epochs, or is no such table.
+        ValueError: it is not such a file, or has no epoch yet.
     """
-    path = os.path.join(path, "log.csv") if os.path.isdir(path) else os.fspath(path)
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or "epoch" not in rows[0] or "loss" not in rows[0]:
-        raise ValueError(f"{path}: expected columns such as epoch and loss, and an epoch per line; found "
-                         f"{list(rows[0]) if rows else 'nothing'}")  # fmt: skip
+    epochs, values = _read_losses(csv)
+    if ax is not None:
+        _plot_loss(ax, epochs, values, "loss", title or "total loss")
+        ax.legend()
+        finish(ax.figure, False, save, show)
+        return ax
+    import matplotlib.pyplot as plt
 
-    def column(name):
-        return [float(row[name]) if row.get(name) else np.nan for row in rows]
-
-    epochs = np.asarray(column("epoch")) + (1 if min(column("epoch")) == 0 else 0)
-    figure, axes = new_grid(2, 3, (11, 5.6))
-    for ax, name in zip(axes, LOSSES):
-        for prefix, label, color in (("", "training", TRAINED), ("val_", "validation", VALIDATED)):
-            values = column(prefix + name)
-            if np.isfinite(values).any():
-                ax.plot(epochs, values, color=color, label=label, marker="." if len(rows) < 30 else "")
-        ax.set_title(name.replace("_", " ") if name != "loss" else "total loss", size=10)
-        ax.set_ylim(bottom=0)
-        ax.grid(alpha=0.3)
-        ax.xaxis.get_major_locator().set_params(integer=True)
-    for ax in axes[3:]:
-        ax.set_xlabel("epoch")
-    axes[0].legend()
-    finish(figure, save)
+    names = [name for name in LOSSES if name in values]
+    cols = min(len(names), 3)
+    rows = math.ceil(len(names) / cols)
+    figure, axes = plt.subplots(rows, cols, figsize=(4 * cols, 3 * rows), squeeze=False, layout="constrained")
+    for panel in axes.flat[len(names) :]:
+        panel.axis("off")
+    for panel, name in zip(axes.flat, names):
+        _plot_loss(panel, epochs, values, name, LOSSES[name])
+    axes[0, 0].legend()
+    if title:
+        figure.suptitle(title)
+    finish(figure, True, save, show)
     return figure
 
 
-def display_table(table):
-    """Shows a table: as HTML in a notebook, as aligned text elsewhere.
-
-    Args:
-        table: list of rows, each a list of cells; the first row holds the titles.
-    """
-    table = [[str(cell) for cell in row] for row in table]
-    if _in_notebook():
-        from html import escape
-
-        from IPython.display import HTML, display
-
-        rows = ("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table)
-        display(HTML("<table>" + "".join(rows) + "</table>"))
-        return
-    columns = max(map(len, table), default=0)
-    widths = [max(len(row[i]) for row in table if i < len(row)) for i in range(columns)]
-    for row in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+def _plot_loss(ax, epochs, values, name, title):
+    for key, label, color, style in ((name, "training", BLUE, "-"), (f"val_{name}", "validation", PREDICTION, "--")):
+        if key in values and np.isfinite(values[key]).any():
+            known = np.isfinite(values[key])
+            ax.plot(epochs[known], values[key][known], style, color=color, label=label, marker=".", markersize=4)
+    ax.set(title=title, xlabel="epoch")
+    ax.set_ylim(bottom=0)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.grid(color="0.9")
 
 
-def _in_notebook():
-    """Whether this runs in a notebook's kernel."""
-    import sys
+def _read_losses(path):
+    """(epochs counted from 1, {column: [epochs] float, NaN where there is none})."""
+    path = Path(path)
+    path = path / "log.csv" if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {os.fspath(path)!r}: training writes log.csv after its first epoch")
+    with open(path, newline="") as file:
+        reader = csv_files.DictReader(file, restval="NA")
+        if not {"epoch", "loss"} <= set(reader.fieldnames or ()):
+            raise ValueError(f"{path} is no log of a training: it lacks the columns epoch and loss, and has "
+                             f"{reader.fieldnames}")  # fmt: skip
+        try:
+            rows = {int(float(row["epoch"])): row for row in reader}
+        except ValueError as error:
+            raise ValueError(f"{path}: an epoch is no number ({error})") from error
+    if not rows:
+        raise ValueError(f"{path} has no epoch yet")
+    epochs = sorted(rows)
+    names = [name for name in reader.fieldnames if name.removeprefix("val_") in LOSSES]
+    return np.array(epochs) + 1, {name: np.array([_number(rows[n][name]) for n in epochs]) for name in names}
 
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return shell is not None and hasattr(shell, "kernel")
 
-
-def display_weight_stats(model):
-    """Shows shape, least, greatest and spread of every weight, and what looks wrong with it.
-
-    A kernel whose values are nearly the same is called dead; a value beyond 1,000, or not a number, an overflow.
-
-    Args:
-        model: MaskRCNN, or keras.Model.
-    """
-    table = [["weight", "shape", "min", "max", "std"]]
-    layers = model.get_trainable_layers() if hasattr(model, "get_trainable_layers") else model.layers
-    for layer in layers:
-        for weight in layer.weights:
-            name, values = f"{layer.name}/{weight.name}", np.asarray(weight, np.float32)
-            # A bias or a statistic starts with all values the same; a kernel never does.
-            dead = values.ndim > 1 and np.ptp(values) < 1e-4
-            bad = not np.isfinite(values).all() or np.abs(values).max(initial=0) > 1000
-            name += (" *** dead?" if dead else "") + (" *** Overflow?" if bad else "")
-            table.append([name, values.shape, *(f"{f(values):+.4f}" for f in (np.min, np.max)), f"{values.std():.4f}"])
-    display_table(table)
+def _number(text):
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return math.nan

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mrcnn.data.checks import ClassMismatch, Record, check_ready, clean_masks, image_name
+from mrcnn.engine.confusion import confusion_matrix
 from mrcnn.engine.progress import progress
 from mrcnn.engine.scoring import (
     COCO_DETECTIONS,
@@ -26,7 +27,7 @@ from mrcnn.geometry.images import standardize_image
 
 # The samples and `MaskRCNN` find all of evaluation here.
 __all__ = [
-    "COCO_DETECTIONS", "Findings", "choose_images", "coco_results", "collect", "evaluate", "progress",
+    "COCO_DETECTIONS", "Findings", "choose_images", "coco_results", "collect", "confusion", "evaluate", "progress",
     "report_left_out", "score", "score_findings",
 ]  # fmt: skip
 
@@ -75,7 +76,8 @@ def evaluate(detect, dataset, image_ids=None, limit=0, eval_type="both", batch_s
 
     Returns:
         dict: "bbox" and "segm" (what `eval_type` asks for), "images", "objects" and "detections" as `score`;
-        "seconds_detecting", "seconds" (float); "left_out" (dict, name of an image that could not be used -> why).
+        "seconds_detecting", "seconds" (float); "left_out" (dict, name of an image that could not be used -> why);
+        "curves" as `score` and "confusion" as `confusion`, which `visualize` plots.
 
     Raises:
         ValueError: a wrong argument, a data set that is empty or not prepared, too many images that cannot be read
@@ -268,4 +270,25 @@ def score_findings(found, dataset, eval_type="both", max_detections=COCO_DETECTI
     coco = make_coco(found.images, category_ids, found.annotations)
     result = score(coco, found.rows, [image["id"] for image in found.images], category_ids, dataset.class_names[1:],
                    eval_type, max_detections, verbose)  # fmt: skip
-    return result | {"seconds_detecting": found.seconds, "left_out": found.left_out}
+    return result | {"seconds_detecting": found.seconds, "left_out": found.left_out,
+                     "confusion": confusion(found, dataset, "bbox" if eval_type == "bbox" else "segm", coco=coco)}
+
+
+def confusion(found, dataset, kind="segm", iou_threshold=0.5, score_threshold=0.5, coco=None):
+    """Counts which classes were taken for which; `visualize.plot_confusion_matrix` plots it.
+
+    Args:
+        found: Findings.
+        dataset: Dataset, prepared.
+        kind, iou_threshold, score_threshold: see `confusion_matrix`.
+        coco: pycocotools.coco.COCO, the ground truth, where it was made already.
+
+    Returns:
+        dict: "matrix" (list of lists of int, see `confusion_matrix`), "names" (list of str, the background's first),
+        "kind", "iou_threshold", "score_threshold".
+    """
+    category_ids = [int(class_id) for class_id in dataset.class_ids[1:]]
+    coco = coco or make_coco(found.images, category_ids, found.annotations)
+    matrix = confusion_matrix(coco, found.rows, category_ids, kind, iou_threshold, score_threshold)
+    return {"matrix": matrix.tolist(), "names": list(dataset.class_names), "kind": kind,
+            "iou_threshold": iou_threshold, "score_threshold": score_threshold}  # fmt: skip

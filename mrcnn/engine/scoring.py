@@ -73,7 +73,8 @@ def score(coco, rows, image_ids, category_ids, names, eval_type="both", max_dete
         dict: "images", "objects" (crowds are none), "detections" (int); "bbox" and "segm", each a dict of AP, AP50,
         AP75, AP_small, AP_medium, AP_large, AR_1, AR_10, AR_100 (and AR of `max_detections`), AR_small, AR_medium,
         AR_large, 0 to 1, and "per_class": name -> dict of AP, AP50, AP75, AR, objects. NaN where there are no such
-        objects, 0 where none was found.
+        objects, 0 where none was found. "curves": "recalls" (list of 101 floats), and "bbox" and "segm" with
+        precisions at these: "mean" (over classes) by IoU threshold ("0.50" ... "0.95"), "per_class" at IoU 0.5.
 
     Raises:
         ValueError: a wrong argument, an image that is not in `coco`, or masks of another size than their image.
@@ -88,13 +89,15 @@ def score(coco, rows, image_ids, category_ids, names, eval_type="both", max_dete
     for annotation in truth.anns.values():
         objects[annotation["category_id"]] += not annotation["iscrowd"]
     labels = _labels(category_ids, names)
-    result = {"images": len(truth.imgs), "objects": sum(objects.values()), "detections": len(rows)}
+    result = {"images": len(truth.imgs), "objects": sum(objects.values()), "detections": len(rows), "curves": {}}
     for kind in EVAL_TYPES[eval_type]:
         evaluation = _run(truth, results, kind, max_detections)
         if verbose:
             print(f"\n{TITLES[kind].capitalize()}:")
             evaluation.summarize()
         result[kind] = _numbers(evaluation, labels, objects, max_detections)
+        result["curves"] |= {"recalls": np.around(evaluation.params.recThrs, 2).tolist(),
+                             kind: _curves(evaluation, labels, max_detections)}  # fmt: skip
     if verbose:
         _print_table({kind: result[kind] for kind in EVAL_TYPES[eval_type]}, max_detections)
     return result
@@ -192,6 +195,19 @@ def _numbers(evaluation, labels, objects, max_detections):
         for k, category_id in enumerate(int(number) for number in params.catIds)
     }  # fmt: skip
     return numbers
+
+
+def _curves(evaluation, labels, max_detections):
+    """Precision over recall, of what there are objects for."""
+    params = evaluation.params
+    precision = evaluation.eval["precision"][:, :, :, 0, params.maxDets.index(max_detections)].round(4)
+    seen = [k for k in range(precision.shape[2]) if (precision[:, :, k] > -1).all()]
+    means = precision[:, :, seen].mean(axis=2).round(4).tolist() if seen else ()
+    half = int(np.flatnonzero(np.isclose(params.iouThrs, 0.5))[0])
+    return {
+        "mean": {f"{iou:.2f}": values for iou, values in zip(params.iouThrs, means)},
+        "per_class": {labels[int(params.catIds[k])]: precision[half, :, k].tolist() for k in seen},
+    }
 
 
 def _mean(values):

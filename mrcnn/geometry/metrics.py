@@ -34,8 +34,34 @@ def compute_matches(gt_boxes, gt_class_ids, gt_masks, pred_boxes, pred_class_ids
     """
     truth, predictions = _prepare(gt_boxes, gt_class_ids, gt_masks, pred_boxes, pred_class_ids, pred_scores, pred_masks)
     overlaps = compute_overlaps_masks(predictions["masks"], truth["masks"])
-    gt_match, pred_match = _match(overlaps, truth["class_ids"], predictions, iou_threshold, score_threshold)
+    gt_match, pred_match = match_overlaps(overlaps, truth["class_ids"], predictions["class_ids"],
+                                          predictions["scores"], iou_threshold, score_threshold)  # fmt: skip
     return gt_match, pred_match, overlaps
+
+
+def match_overlaps(overlaps, gt_class_ids, pred_class_ids, pred_scores, iou_threshold=0.5, score_threshold=0.0):
+    """Pairs predictions with objects of their class, one with one: each takes the free one that it overlaps most.
+
+    Args:
+        overlaps: [M, N] float, intersection over union; predictions (rows) best score first.
+        gt_class_ids: [N] int.
+        pred_class_ids: [M] int.
+        pred_scores: [M] float, falling.
+        iou_threshold: float, smallest overlap of a pair.
+        score_threshold: float, predictions of a lower score match nothing.
+
+    Returns:
+        gt_match: [N] float, index of the prediction that found the object, or -1.
+        pred_match: [M] float, index of the object that the prediction found, or -1.
+    """
+    pred_match, gt_match = np.full(overlaps.shape[0], -1.0), np.full(overlaps.shape[1], -1.0)
+    for i in np.flatnonzero(pred_scores >= score_threshold):
+        free = (gt_match < 0) & (gt_class_ids == pred_class_ids[i]) & (overlaps[i] >= iou_threshold)
+        candidates = np.flatnonzero(free)
+        if candidates.size:
+            ranked = candidates[np.argsort(overlaps[i, candidates], kind="stable")]
+            gt_match[ranked[-1]], pred_match[i] = i, ranked[-1]
+    return gt_match, pred_match
 
 
 def compute_ap(gt_boxes, gt_class_ids, gt_masks, pred_boxes, pred_class_ids, pred_scores, pred_masks,
@@ -86,7 +112,8 @@ def compute_ap_range(gt_box, gt_class_id, gt_mask, pred_box, pred_class_id, pred
     overlaps = compute_overlaps_masks(predictions["masks"], truth["masks"])
     values = []
     for threshold in thresholds:
-        gt_match, pred_match = _match(overlaps, truth["class_ids"], predictions, threshold)
+        gt_match, pred_match = match_overlaps(overlaps, truth["class_ids"], predictions["class_ids"],
+                                              predictions["scores"], threshold)  # fmt: skip
         values.append(_average_precision(pred_match, len(gt_match))[0])
         if verbose:
             print(f"AP @{threshold:.2f}:\t {values[-1]:.3f}")
@@ -116,57 +143,18 @@ def compute_recall(pred_boxes, gt_boxes, iou):
     return len(found) / len(gt_boxes), positive_ids
 
 
-def confusion_matrix(gt_class_ids, pred_class_ids, pred_scores, overlaps, num_classes, iou_threshold=0.5,
-                     score_threshold=0.5):
-    """Counts what the objects of an image were taken for; the matrices of several images can be summed.
-
-    Each prediction, best score first, takes the object that it overlaps most and that is still free, of whatever class.
-
-    Args:
-        gt_class_ids: [N] int, from 1 on.
-        pred_class_ids: [M] int, from 1 on.
-        pred_scores: [M] float.
-        overlaps: [M, N] float, intersection over union.
-        num_classes: int, the background included.
-        iou_threshold: float, smallest overlap of a pair.
-        score_threshold: float, predictions of a lower score are left out.
-
-    Returns:
-        [num_classes, num_classes] int: truth in rows, predictions in columns; row 0 holds predictions without an
-        object, column 0 objects without a prediction.
-
-    Raises:
-        ValueError: the shape of `overlaps` does not fit, or a class id is not below `num_classes`.
-    """
-    gt_class_ids, pred_class_ids = np.asarray(gt_class_ids, int), np.asarray(pred_class_ids, int)
-    free = np.array(overlaps, float)
-    if free.shape != (len(pred_class_ids), len(gt_class_ids)) or len(pred_scores) != len(pred_class_ids):
-        raise ValueError(f"overlaps must be [{len(pred_class_ids)} predictions, {len(gt_class_ids)} objects], with a "
-                         f"score per prediction; received shape {free.shape} and {len(pred_scores)} scores")
-    ids = np.concatenate([gt_class_ids, pred_class_ids])
-    if ids.size and not (ids.min() >= 1 and ids.max() < num_classes):
-        raise ValueError(f"class ids must be 1 to {num_classes - 1}; received {ids.min()} to {ids.max()}")
-    matrix, missed = np.zeros((num_classes, num_classes), int), np.ones(len(gt_class_ids), bool)
-    for row in np.argsort(-np.asarray(pred_scores, float), kind="stable"):
-        if pred_scores[row] < score_threshold:
-            break
-        best = int(free[row].argmax()) if missed.size else -1
-        if best >= 0 and missed[best] and free[row, best] >= iou_threshold:
-            matrix[gt_class_ids[best], pred_class_ids[row]] += 1
-            missed[best], free[:, best] = False, -1
-        else:
-            matrix[0, pred_class_ids[row]] += 1
-    np.add.at(matrix, (gt_class_ids[missed], 0), 1)
-    return matrix
-
-
 def _prepare(gt_boxes, gt_class_ids, gt_masks, pred_boxes, pred_class_ids, pred_scores, pred_masks):
     """Ground truth and predictions without padding, predictions by falling score; later ones first among equals."""
     truth = _select("gt", _real_rows(gt_boxes), class_ids=gt_class_ids, masks=gt_masks)
     rows = _real_rows(pred_boxes)
     predictions = _select("pred", rows, class_ids=pred_class_ids, scores=pred_scores, masks=pred_masks)
-    order = np.argsort(predictions["scores"], kind="stable")[::-1]
+    order = by_falling_score(predictions["scores"])
     return truth, {name: values[..., order] for name, values in predictions.items()}
+
+
+def by_falling_score(scores):
+    """[M] int, indices that sort scores from the best on; later ones first among equals."""
+    return np.argsort(scores, kind="stable")[::-1]
 
 
 def _real_rows(boxes):
@@ -183,18 +171,6 @@ def _select(side, rows, **arrays):
                 f"has a box in row {rows[-1]}"
             )
     return {name: values[..., rows] for name, values in arrays.items()}
-
-
-def _match(overlaps, gt_class_ids, predictions, iou_threshold, score_threshold=0.0):
-    """Greedy matching; predictions come best first."""
-    pred_match, gt_match = np.full(overlaps.shape[0], -1.0), np.full(overlaps.shape[1], -1.0)
-    for i in np.flatnonzero(predictions["scores"] >= score_threshold):
-        free = (gt_match < 0) & (gt_class_ids == predictions["class_ids"][i]) & (overlaps[i] >= iou_threshold)
-        candidates = np.flatnonzero(free)
-        if candidates.size:
-            ranked = candidates[np.argsort(overlaps[i, candidates], kind="stable")]
-            gt_match[ranked[-1]], pred_match[i] = i, ranked[-1]
-    return gt_match, pred_match
 
 
 def _average_precision(pred_match, gt_count):
