@@ -50,6 +50,15 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in left_out]
 
 
+@pytest.fixture
+def figures():
+    """matplotlib.pyplot, whose figures are closed afterwards."""
+    import matplotlib.pyplot as plt
+
+    yield plt
+    plt.close("all")
+
+
 @pytest.fixture(scope="session")
 def data_dir():
     """Folder of real photos with annotations (MRCNN_DATA)."""

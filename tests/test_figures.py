@@ -16,14 +16,7 @@ from mrcnn import utils, visualize
 NAMES = ["BG", "face", "suit", "rocket"]
 
 
-@pytest.fixture(autouse=True)
-def figures():
-    import matplotlib.pyplot as plt
-
-    with matplotlib.rc_context({"backend": "agg"}):
-        plt.switch_backend("agg")
-        yield plt
-        plt.close("all")
+pytestmark = pytest.mark.usefixtures("figures")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import sys
 
 import golden_pictures
 import keras
-import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,14 +14,7 @@ from mrcnn import visualize
 NAMES = ["BG", "cat", "dog"]
 
 
-@pytest.fixture(autouse=True)
-def figures():
-    import matplotlib.pyplot as plt
-
-    with matplotlib.rc_context({"backend": "agg"}):
-        plt.switch_backend("agg")
-        yield plt
-        plt.close("all")
+pytestmark = pytest.mark.usefixtures("figures")
 
 
 def test_precision_over_recall():
