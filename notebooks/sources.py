@@ -16,6 +16,9 @@ import shapes  # noqa: E402
 
 from mrcnn.engine.command_line import quiet_import  # noqa: E402
 
+with quiet_import():  # once, here, so that a notebook that imports it later stays clean
+    from mrcnn import model as modellib
+
 SHAPES_WEIGHTS = ROOT / "samples" / "shapes" / "mask_rcnn_shapes.h5"
 LOGS = ROOT / "logs"
 
@@ -141,8 +144,6 @@ def open_model(name, mode="inference", config=None, weights=None):
         ValueError, OSError: as `MaskRCNN` and `load_weights` do.
     """
     config = config or make_config(name, mode)
-    with quiet_import():
-        from mrcnn import model as modellib
     model = modellib.MaskRCNN(mode=mode, config=config, model_dir=str(LOGS))
     if weights is None and name == "shapes":
         weights = SHAPES_WEIGHTS

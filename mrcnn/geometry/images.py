@@ -135,7 +135,7 @@ def resize_image(image, min_dim=None, max_dim=None, min_scale=None, mode="square
     if mode == "none":
         return image, (0, 0, *image.shape[:2]), 1, [(0, 0), (0, 0), (0, 0)], None
 
-    scale = _scale(*image.shape[:2], min_dim, max_dim if mode == "square" else None, min_scale)
+    scale = resize_scale(image.shape, min_dim, max_dim, min_scale, mode)
     if scale != 1:
         image = resize(image, scaled_size(*image.shape[:2], scale), preserve_range=True).astype(image.dtype)
     h, w = image.shape[:2]
@@ -156,12 +156,25 @@ def scaled_size(height, width, scale):
     return tuple(max(round(side * scale), min(side, 1)) for side in (height, width))
 
 
-def _scale(h, w, min_dim, max_dim, min_scale):
-    """The original's rule: enlarge to the minimum, never shrink for it; the limit of the long side comes last."""
-    scale = max(1, min_dim / min(h, w)) if min_dim else 1
+def resize_scale(image_shape, min_dim=None, max_dim=None, min_scale=None, mode="square"):
+    """Computes by what `resize_image` multiplies an image: the original's rule.
+
+    It is enlarged to the minimum, never shrunk for it; the limit of the long side comes last.
+
+    Args:
+        image_shape: (height, width) or (height, width, channels), pixels.
+        min_dim, max_dim, min_scale, mode: see `resize_image`.
+
+    Returns:
+        number.
+    """
+    if mode == "none":
+        return 1
+    short, long = sorted(image_shape[:2])
+    scale = max(1, min_dim / short) if min_dim else 1
     scale = max(scale, min_scale or 0)
-    if max_dim and round(max(h, w) * scale) > max_dim:
-        scale = max_dim / max(h, w)
+    if mode == "square" and max_dim and round(long * scale) > max_dim:
+        scale = max_dim / long
     return scale
 
 
