@@ -16,12 +16,12 @@ from mrcnn.drawing.plots import (
     plot_overlaps,
     plot_precision_recall,
 )
-from mrcnn.drawing.regions import draw_boxes, draw_rois
+from mrcnn.drawing.regions import draw_anchors, draw_boxes, draw_rois
 from mrcnn.drawing.tables import display_table, display_weight_stats
 
 __all__ = [
     "apply_mask", "class_colors", "display_differences", "display_images", "display_instances", "display_table",
-    "display_top_masks", "display_weight_stats", "draw_box", "draw_boxes", "draw_instances", "draw_rois",
-    "instance_colors", "plot_confusion_matrix", "plot_dataset_precision_recall", "plot_losses", "plot_overlaps",
-    "plot_precision_recall", "random_colors",
+    "display_top_masks", "display_weight_stats", "draw_anchors", "draw_box", "draw_boxes", "draw_instances",
+    "draw_rois", "instance_colors", "plot_confusion_matrix", "plot_dataset_precision_recall", "plot_losses",
+    "plot_overlaps", "plot_precision_recall", "random_colors",
 ]  # fmt: skip

@@ -3,6 +3,9 @@
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 for folder in ("", "samples/shapes", "samples/coco", "samples/balloon", "samples/nucleus"):
@@ -14,7 +17,10 @@ import coco  # noqa: E402
 import nucleus  # noqa: E402
 import shapes  # noqa: E402
 
+from mrcnn import utils  # noqa: E402
+from mrcnn.data.survey import find_problems  # noqa: E402
 from mrcnn.engine.command_line import quiet_import  # noqa: E402
+from mrcnn.geometry.images import resize_scale  # noqa: E402
 
 with quiet_import():  # once, here, so that a notebook that imports it later stays clean
     from mrcnn import model as modellib
@@ -152,3 +158,79 @@ def open_model(name, mode="inference", config=None, weights=None):
     else:
         print("No weights were given: the network is untrained, and what it finds means nothing.")
     return model
+
+
+# ---------------------------------------------------------------- what training sees
+
+
+def problem_table(dataset, config, facts):
+    """What is wrong with a data set, as rows for `visualize.display_table`; a last line where nothing is.
+
+    Args:
+        dataset: Dataset.
+        config: Config of the training.
+        facts: list of `ImageFacts`, from `mrcnn.data.survey.survey`.
+    """
+
+    def scale(size):
+        return resize_scale(size, config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM, config.IMAGE_MIN_SCALE,
+                            config.IMAGE_RESIZE_MODE)  # fmt: skip
+
+    rows = [["PROBLEM", "IMAGES", "OBJECTS", "FIRST IMAGE", "IN TRAINING"]]
+    for problem in find_problems(facts, scale, config.RPN_ANCHOR_SCALES, config.MAX_GT_INSTANCES):
+        first = dataset.image_info[problem.image_ids[0]]["id"] if problem.image_ids else ""
+        rows.append([problem.name, len(problem.image_ids), problem.objects or "", str(first)[:24], problem.consequence])
+    return rows
+
+
+def anchor_levels(config, image_shape):
+    """The anchors of each level of the pyramid, and those of the cell in its middle.
+
+    Returns:
+        levels: list of [anchors, (y1, x1, y2, x2)] float, pixels, from the finest level to the coarsest.
+        centers: list of [anchors per cell, (y1, x1, y2, x2)] float, pixels.
+    """
+    shapes = modellib.compute_backbone_shapes(config, image_shape)
+    levels, centers = [], []
+    for scale, shape, stride in zip(config.RPN_ANCHOR_SCALES, shapes, config.BACKBONE_STRIDES):
+        ratios, step = config.RPN_ANCHOR_RATIOS, config.RPN_ANCHOR_STRIDE
+        anchors = utils.generate_anchors(scale, ratios, shape, stride, step)
+        rows, columns = -(-shape // step)
+        middle = rows // 2 * columns + columns // 2
+        levels.append(anchors)
+        centers.append(anchors[middle * len(ratios) : (middle + 1) * len(ratios)])
+    return levels, centers
+
+
+def training_example(config, anchors, batch, index=0):
+    """Reads an image of a batch back: targets become boxes and masks that can be drawn.
+
+    Args:
+        config: Config that the batch was made with.
+        anchors: [anchors, (y1, x1, y2, x2)] number, pixels.
+        batch: (inputs, outputs) of a `data_generator` with `random_rois` and `detection_targets`.
+        index: int, the image within the batch.
+
+    Returns:
+        namespace of `image` [H, W, 3] uint8; `class_ids` and `boxes` of the objects; the anchors `positive`, `refined`
+        (the positive ones where they should move), `negative` and `neutral`, [N, 4] pixels; the regions' `rois`,
+        `roi_class_ids`, `refined_rois` and `roi_masks` [N, height, width].
+    """
+    inputs, outputs = ([array[index] for array in part] for part in batch)
+    image, _, match, deltas, class_ids, boxes, _, _, rois = inputs
+    roi_class_ids, roi_deltas, roi_masks = outputs
+    match, labels, rows = match[:, 0], roi_class_ids[:, 0], np.arange(len(rois))
+    positive = anchors[match == 1]
+    return SimpleNamespace(
+        image=modellib.unmold_image(image, config),
+        class_ids=class_ids[class_ids != 0],
+        boxes=boxes[class_ids != 0],
+        positive=positive,
+        refined=utils.apply_box_deltas(positive, deltas[: len(positive)] * config.RPN_BBOX_STD_DEV),
+        negative=anchors[match == -1],
+        neutral=anchors[match == 0],
+        rois=rois,
+        roi_class_ids=labels,
+        refined_rois=utils.apply_box_deltas(rois.astype(float), roi_deltas[rows, labels] * config.BBOX_STD_DEV),
+        roi_masks=roi_masks[rows, :, :, labels],
+    )

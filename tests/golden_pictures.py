@@ -21,6 +21,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 
 from mrcnn import visualize
+from mrcnn.utils import generate_anchors
 
 FOLDER = Path(__file__).with_name("golden") / "pictures"
 DPI = 50
@@ -125,6 +126,12 @@ def draw_boxes(folder):
                                 "Anchors, refined", figsize=(6, 6), show=False)  # fmt: skip
 
 
+def draw_anchors(folder):
+    center = np.array([60, 80, 60, 80])
+    levels = [generate_anchors(scale, [0.5, 1, 2], (1, 1), 1, 1) + center for scale in (12, 40, 90)]
+    return visualize.draw_anchors(photo(), levels, title="Anchors of a cell", figsize=(6, 6), show=False)
+
+
 def draw_rois(folder):
     np.random.seed(3)
     soft = np.mgrid[:28, :28][1][None].repeat(3, axis=0) / 28
@@ -159,8 +166,9 @@ def plot_losses(folder):
 
 PICTURES = (
     display_images, display_instances, display_instances_by_class, display_instances_empty, display_differences,
-    display_top_masks, draw_instances, draw_box, draw_boxes, draw_rois, plot_precision_recall, plot_overlaps,
-    plot_dataset_precision_recall, plot_dataset_precision_recall_of_classes, plot_confusion_matrix, plot_losses,
+    display_top_masks, draw_instances, draw_box, draw_anchors, draw_boxes, draw_rois, plot_precision_recall,
+    plot_overlaps, plot_dataset_precision_recall, plot_dataset_precision_recall_of_classes, plot_confusion_matrix,
+    plot_losses,
 )  # fmt: skip
 
 

@@ -237,6 +237,19 @@ def test_refined_boxes_are_joined_to_where_they_come_from(photo):
         visualize.draw_boxes(photo, boxes, captions=["a"])
 
 
+def test_anchors_have_a_color_per_level_and_brighten_in_their_order(photo):
+    _, boxes, _ = ellipses()
+    ax = visualize.draw_anchors(photo, [boxes, boxes[:1] - 200], ["fine", "coarse"])
+    colors = np.array([color for _, _, color in boxes_of(ax) if color != (1, 1, 1)])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["fine", "coarse"]
+    assert len(colors) == 4 and (np.diff(colors[:3].sum(axis=1)) > 0).all()
+    np.testing.assert_allclose(colors[[2, 3]], [to_rgb("#0072b2"), to_rgb("#d55e00")])
+    assert ax.get_xlim()[0] < (boxes[0, 1] - 200) and ax.get_xlim()[1] > 512
+    assert texts(visualize.draw_anchors(photo, [])) == ["no anchors"]
+    with pytest.raises(ValueError, match="'levels': 1, 'labels': 2"):
+        visualize.draw_anchors(photo, [boxes], ["P2", "P3"])
+
+
 def test_rois_are_drawn_by_lot_and_counted(photo, capsys):
     _, boxes, _ = ellipses()
     rois, ids = np.tile(boxes, (10, 1)), np.tile([1, 0, 0], 10)

@@ -192,6 +192,15 @@ def test_other_shapes_are_named(shape):
         images.resize_image(np.zeros(shape, np.uint8), 64, mode="crop")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "scale"),
+    [((64, 128, 0, "square"), 1.28), ((64, 96, 0, "square"), 0.96), ((64, 96, 3, "pad64"), 3), ((64, 9, 0, "none"), 1)],
+)
+def test_the_scale_is_known_without_resizing(arguments, scale):
+    assert images.resize_scale((50, 100), *arguments) == scale
+    assert images.resize_image(np.ones((50, 100, 3), np.uint8), *arguments)[2] == scale
+
+
 # ------------------------------------------------------------------ molding and meta
 @given(PIXELS)
 def test_molding_is_undone_up_to_truncation(image):

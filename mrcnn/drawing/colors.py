@@ -12,6 +12,8 @@ SHADES = ((0.9, 1.0), (1.0, 0.7), (0.5, 1.0))
 CLASS_COLORS = 999  # colours that a class's name can be given
 # Of two sides of a comparison (Okabe and Ito): told apart by the colour-blind too.
 TRUTH, PREDICTION = (0.0, 0.62, 0.45), (0.84, 0.37, 0.0)
+# Of several curves or groups in one figure, from the same palette.
+CURVES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 GRAY = (0.5, 0.5, 0.5)
 
 

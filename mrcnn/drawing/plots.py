@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mrcnn.drawing.axes import finish, make_axes, say
-from mrcnn.drawing.colors import PREDICTION
+from mrcnn.drawing.colors import CURVES, PREDICTION
 from mrcnn.drawing.instances import class_name
 
 BLUE = (0.0, 0.45, 0.7)
@@ -17,8 +17,7 @@ LOSSES = {
     "loss": "total", "rpn_class_loss": "RPN: object or not", "rpn_bbox_loss": "RPN: boxes",
     "mrcnn_class_loss": "classes", "mrcnn_bbox_loss": "boxes", "mrcnn_mask_loss": "masks",
 }  # fmt: skip
-# Of curves in one plot (Okabe and Ito); with the line styles, more than one plot can hold.
-CURVES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+# With the colours of curves, more than one plot can hold.
 STYLES = ("-", "--", "-.", ":")
 
 

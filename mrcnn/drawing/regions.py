@@ -4,12 +4,14 @@ import numpy as np
 
 from mrcnn.drawing.axes import add_boxes, add_labels, add_lines, finish, make_image_axes, say, show_image
 from mrcnn.drawing.canvas import MASK_ALPHA, apply_mask, blend_mask
-from mrcnn.drawing.colors import GRAY, choose_colors, instance_colors
+from mrcnn.drawing.colors import CURVES, GRAY, choose_colors, instance_colors
 from mrcnn.drawing.instances import check_boxes, check_counts, check_masks, class_name, count_of, to_rgb
 from mrcnn.geometry.masks import extract_bboxes, unmold_mask
 
 LINE = 1.5  # points
 MOST_MARGIN = 0.1  # of the image's sides, shown around it where boxes reach beyond it
+ANCHOR_MARGIN = 0.5  # the same for anchors, the largest of which are as large as the image
+DARKEST = 0.4  # share of its colour that the first anchor of a level keeps
 # Lines by visibility: (own colour instead of grey, opacity, style).
 VISIBILITIES = ((False, 0.7, "dotted"), (True, 1, "dotted"), (True, 1, "solid"))
 
@@ -72,11 +74,11 @@ def _check_visibilities(visibilities, count):
     return visibilities.astype(int)
 
 
-def _margin(size, boxes):
+def _margin(size, boxes, most=MOST_MARGIN):
     """Pixels to show around an image so that boxes beyond it are seen, within reason."""
     rows = np.concatenate([np.zeros((1, 4)), *boxes])
     beyond = max(-rows[:, :2].min(), (rows[:, 2:] - size).max(), 0)
-    return min(beyond, MOST_MARGIN * max(size))
+    return min(beyond, most * max(size))
 
 
 def _add_steps(ax, boxes, refined, colors, visibilities):
@@ -94,6 +96,50 @@ def _add_steps(ax, boxes, refined, colors, visibilities):
             rows = rows[boxes[rows].any(axis=1)]
             corners = np.stack([boxes[rows, 1::-1], refined[rows, 1::-1]], axis=1)
             add_lines(ax, corners, colors[rows], LINE / 2)
+
+
+def draw_anchors(image, levels, labels=None, title="", ax=None, figsize=(8, 8), save=None, show=None):
+    """Shows anchors by level of the pyramid: a colour per level, the brighter the later an anchor comes in its level.
+
+    They are few, best those of one cell per level; room is left around the image for those that reach beyond it.
+
+    Args:
+        image: [H, W] or [H, W, channels], as `draw_instances` takes.
+        levels: list of [N, (y1, x1, y2, x2)] number, pixels, one per level.
+        labels: list of str, one per level, for the legend; by default P2, P3 ...
+        title: str.
+        ax, figsize, save, show: see `display_instances`.
+
+    Returns:
+        matplotlib Axes.
+
+    Raises:
+        ValueError: levels and labels differ in number, a box is not finite.
+    """
+    from matplotlib.colors import to_rgb as rgb_of
+    from matplotlib.lines import Line2D
+
+    canvas = to_rgb(image)
+    size = canvas.shape[:2]
+    levels = [check_boxes(boxes, f"levels[{number}]") for number, boxes in enumerate(levels)]
+    labels = [f"P{number}" for number in range(2, 2 + len(levels))] if labels is None else list(labels)
+    check_counts(levels=len(levels), labels=len(labels))
+    ax, own = make_image_axes(ax, size, figsize, title)
+    margin = _margin(size, levels, ANCHOR_MARGIN)
+    show_image(ax, canvas, title, margin and margin + max(size) / 50)
+    keys = []
+    for number, (boxes, label) in enumerate(zip(levels, labels)):
+        color = np.array(rgb_of(CURVES[number % len(CURVES)]))
+        brightness = np.linspace(1, DARKEST, max(len(boxes), 2))[: len(boxes)][::-1, None]
+        add_boxes(ax, boxes, ["white"] * len(boxes), 2 * LINE)  # seen on any ground
+        add_boxes(ax, boxes, color * brightness, LINE)
+        keys.append(Line2D([], [], color=color, linewidth=2 * LINE, label=label))
+    if keys:
+        ax.legend(handles=keys, loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=10)
+    else:
+        say(ax, "no anchors")
+    finish(ax.figure, own, save, show)
+    return ax
 
 
 def draw_rois(image, rois, refined_rois, mask, class_ids, class_names, limit=10, ax=None, title="", figsize=(12, 12),
