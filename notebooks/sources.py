@@ -17,15 +17,16 @@ import coco  # noqa: E402
 import nucleus  # noqa: E402
 import shapes  # noqa: E402
 
-from mrcnn import utils  # noqa: E402
+from mrcnn import COCO_CLASS_NAMES, utils  # noqa: E402
 from mrcnn.data.survey import find_problems  # noqa: E402
 from mrcnn.engine.command_line import quiet_import  # noqa: E402
+from mrcnn.engine.h5_layout import read_file  # noqa: E402
 from mrcnn.geometry.images import resize_scale  # noqa: E402
 
 with quiet_import():  # once, here, so that a notebook that imports it later stays clean
     from mrcnn import model as modellib
 
-SHAPES_WEIGHTS = ROOT / "samples" / "shapes" / "mask_rcnn_shapes.h5"
+WEIGHTS = {"shapes": ROOT / "samples" / "shapes" / "mask_rcnn_shapes.h5", "coco": Path(coco.COCO_MODEL_PATH)}
 LOGS = ROOT / "logs"
 
 
@@ -136,23 +137,40 @@ def open_dataset(name, subset="train", folder=None):
     return {"balloon": balloon.load_subset, "nucleus": nucleus.make_dataset}[name](folder, subset)
 
 
+def class_names(name):
+    """The names of a data set's classes by class id, as its weights are trained for: a list of str.
+
+    Raises:
+        ValueError: there is no such name.
+    """
+    _check_name(name)
+    if name == "coco":
+        return COCO_CLASS_NAMES
+    return ["BG", "square", "circle", "triangle"] if name == "shapes" else ["BG", name]
+
+
 def open_model(name, mode="inference", config=None, weights=None):
     """A model with weights, a `MaskRCNN`.
 
     Args:
         name: "shapes", "coco", "balloon" or "nucleus".
         mode: "training" or "inference".
-        config: Config; `make_config(name, mode)` by default.
-        weights: path of a weights file. By default those that ship for Shapes; the others stay as they are drawn with
-            the config's SEED, and a line says so.
+        config: Config; `make_config(name, mode)` by default. Its BACKBONE becomes the one that the weights are of.
+        weights: path of a weights file. By default those that ship for Shapes, and for COCO those in the folder above,
+            if they were downloaded; others stay as they are drawn with the config's SEED, and a line says so.
 
     Raises:
+        ValueError: there is no such name.
         ValueError, OSError: as `MaskRCNN` and `load_weights` do.
     """
+    _check_name(name)
     config = config or make_config(name, mode)
+    if weights is None and name in WEIGHTS and WEIGHTS[name].is_file():
+        weights = WEIGHTS[name]
+    if weights is not None and isinstance(config.BACKBONE, str):
+        with read_file(weights) as arrays:
+            config.BACKBONE = "resnet101" if "res4w_branch2a" in arrays else "resnet50"
     model = modellib.MaskRCNN(mode=mode, config=config, model_dir=str(LOGS))
-    if weights is None and name == "shapes":
-        weights = SHAPES_WEIGHTS
     if weights is not None:
         model.load_weights(str(weights), by_name=True)
     else:
