@@ -1,6 +1,7 @@
 """The data sets, settings and weights that the notebooks can show, by name: shapes, coco, balloon, nucleus."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -176,6 +177,19 @@ def open_model(name, mode="inference", config=None, weights=None):
     else:
         print("No weights were given: the network is untrained, and what it finds means nothing.")
     return model
+
+
+def last_layers(model):
+    """The layers whose outputs are the backbone's feature maps.
+
+    Args:
+        model: MaskRCNN.
+
+    Returns:
+        dict: "C2" to "C5" -> name of that stage's last layer, such as "res4w_out" for C4 of a ResNet-101.
+    """
+    found = (re.fullmatch(r"res(\d)\w+_out", layer.name) for layer in model.keras_model.layers)
+    return {f"C{match[1]}": match[0] for match in found if match}
 
 
 # ---------------------------------------------------------------- what training sees
