@@ -195,6 +195,12 @@ def last_layers(model):
 # ---------------------------------------------------------------- what training sees
 
 
+def scale_of(config, fact):
+    """The number by which an image of the survey is multiplied for the network."""
+    return resize_scale((fact.height, fact.width), config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM, config.IMAGE_MIN_SCALE,
+                        config.IMAGE_RESIZE_MODE)  # fmt: skip
+
+
 def problem_table(dataset, config, facts):
     """What is wrong with a data set, as rows for `visualize.display_table`; a last line where nothing is.
 
