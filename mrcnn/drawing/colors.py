@@ -14,7 +14,6 @@ CLASS_COLORS = 999  # colours that a class's name can be given
 TRUTH, PREDICTION = (0.0, 0.62, 0.45), (0.84, 0.37, 0.0)
 # Of several curves or groups in one figure, from the same palette.
 CURVES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-GRAY = (0.5, 0.5, 0.5)
 
 
 def random_colors(N, bright=True):

@@ -21,6 +21,7 @@ from mrcnn.geometry.metrics import by_falling_score, match_overlaps
 
 ROW_WIDTH = 14  # inches, of a whole row of images
 CELL_WIDTH = 3.5  # inches, of an image where a row is not full
+FRAME = "0.6"  # grey
 
 
 # ------------------------------------------------------------------ images side by side
@@ -62,9 +63,11 @@ def _grid(images, titles, cols, cmap=None, norm=None, interpolation=None):
     head = 0.3 * max((len(str(title).splitlines()) for title in titles), default=0)
     figure, axes = plt.subplots(rows, cols, figsize=(width, rows * (width / cols * min(tallest, 3) + head)),
                                 squeeze=False, layout="compressed")  # fmt: skip
-    for ax in axes.flat:
+    for ax in axes.flat[len(images) :]:
         ax.axis("off")
     for ax, image, title in zip(axes.flat, images, titles):
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set(color=FRAME, linewidth=0.5)  # or a white image would not be seen on a white page
         if (image := np.asarray(image)).ndim == 2 and _is_map(image, cmap, norm):
             ax.imshow(image, cmap=cmap or "gray", norm=norm, interpolation=interpolation)
         else:

@@ -4,7 +4,7 @@ import numpy as np
 
 from mrcnn.drawing.axes import add_boxes, add_labels, add_lines, finish, make_image_axes, say, show_image
 from mrcnn.drawing.canvas import MASK_ALPHA, apply_mask, blend_mask
-from mrcnn.drawing.colors import CURVES, GRAY, choose_colors, instance_colors
+from mrcnn.drawing.colors import CURVES, choose_colors, instance_colors
 from mrcnn.drawing.instances import check_boxes, check_counts, check_masks, class_name, count_of, to_rgb
 from mrcnn.geometry.masks import extract_bboxes, unmold_mask
 
@@ -12,6 +12,7 @@ LINE = 1.5  # points
 MOST_MARGIN = 0.1  # of the image's sides, shown around it where boxes reach beyond it
 ANCHOR_MARGIN = 0.5  # the same for anchors, the largest of which are as large as the image
 DARKEST = 0.4  # share of its colour that the first anchor of a level keeps
+WHITE, DARK_GRAY = (1, 1, 1), (0.25, 0.25, 0.25)
 # Lines by visibility: (own colour instead of grey, opacity, style).
 VISIBILITIES = ((False, 0.7, "dotted"), (True, 1, "dotted"), (True, 1, "solid"))
 
@@ -86,8 +87,9 @@ def _add_steps(ax, boxes, refined, colors, visibilities):
     if boxes is not None:
         rows = np.flatnonzero(boxes.any(axis=1))
         looks = [VISIBILITIES[visibilities[row]] for row in rows]
-        lines = [(*(colors[row] if own else GRAY), alpha) for row, (own, alpha, _) in zip(rows, looks)]
+        lines = [(*(colors[row] if own else DARK_GRAY), alpha) for row, (own, alpha, _) in zip(rows, looks)]
         if len(rows):
+            add_boxes(ax, boxes[rows[visibilities[rows] == 0]], [(*WHITE, 0.5)], LINE)  # grey on grey is not seen
             add_boxes(ax, boxes[rows], lines, LINE, [style for *_, style in looks])
     if refined is not None:
         rows = np.flatnonzero(refined.any(axis=1))
