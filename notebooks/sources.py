@@ -179,6 +179,17 @@ def open_model(name, mode="inference", config=None, weights=None):
     return model
 
 
+def load_objects(dataset, config, image_id):
+    """An image with its ground truth as `load_image_gt` has it, without crowds: a region of many is no object to find.
+
+    Returns:
+        image, image_meta, class_ids, bbox, mask.
+    """
+    image, image_meta, class_ids, bbox, mask = modellib.load_image_gt(dataset, config, image_id)
+    single = class_ids > 0
+    return image, image_meta, class_ids[single], bbox[single], mask[..., single]
+
+
 def last_layers(model):
     """The layers whose outputs are the backbone's feature maps.
 
