@@ -18,7 +18,7 @@ import coco  # noqa: E402
 import nucleus  # noqa: E402
 import shapes  # noqa: E402
 
-from mrcnn import COCO_CLASS_NAMES, utils  # noqa: E402
+from mrcnn import COCO_CLASS_NAMES, utils, visualize  # noqa: E402
 from mrcnn.data.survey import find_problems  # noqa: E402
 from mrcnn.engine.command_line import quiet_import  # noqa: E402
 from mrcnn.engine.h5_layout import read_file  # noqa: E402
@@ -212,23 +212,17 @@ def scale_of(config, fact):
                         config.IMAGE_RESIZE_MODE)  # fmt: skip
 
 
-def problem_table(dataset, config, facts):
-    """What is wrong with a data set, as rows for `visualize.display_table`; a last line where nothing is.
+def problems_of(config, facts):
+    """What training would stumble over: `find_problems` with the settings of a config."""
+    return find_problems(facts, lambda fact: scale_of(config, fact), config.RPN_ANCHOR_SCALES, config.MAX_GT_INSTANCES)
 
-    Args:
-        dataset: Dataset.
-        config: Config of the training.
-        facts: list of `ImageFacts`, from `mrcnn.data.survey.survey`.
-    """
 
-    def scale(size):
-        return resize_scale(size, config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM, config.IMAGE_MIN_SCALE,
-                            config.IMAGE_RESIZE_MODE)  # fmt: skip
-
+def problem_table(dataset, problems):
+    """Problems as rows for `visualize.display_table`."""
     rows = [["PROBLEM", "IMAGES", "OBJECTS", "FIRST IMAGE", "IN TRAINING"]]
-    for problem in find_problems(facts, scale, config.RPN_ANCHOR_SCALES, config.MAX_GT_INSTANCES):
-        first = dataset.image_info[problem.image_ids[0]]["id"] if problem.image_ids else ""
-        rows.append([problem.name, len(problem.image_ids), problem.objects or "", str(first)[:24], problem.consequence])
+    for problem in problems:
+        first = str(dataset.image_info[problem.image_ids[0]]["id"])[:24] if problem.image_ids else ""
+        rows.append([problem.name, len(problem.image_ids), problem.objects or "", first, problem.consequence])
     return rows
 
 
@@ -283,3 +277,30 @@ def training_example(config, anchors, batch, index=0):
         refined_rois=utils.apply_box_deltas(rois.astype(float), roi_deltas[rows, labels] * config.BBOX_STD_DEV),
         roi_masks=roi_masks[rows, :, :, labels],
     )
+
+
+def region_panels(image, rois, refined_rois, masks, titles):
+    """Regions one by one, as (images, titles) for `visualize.display_images`.
+
+    Of each the surroundings, with the region in orange and the box of its object in green, and beside it the mask.
+    """
+    pictures = []
+    for roi, box, mask in zip(rois, refined_rois, masks):
+        center, reach = (roi[:2] + roi[2:]) / 2, 1.25 * max(roi[2:] - roi[:2])
+        y1, x1, y2, x2 = np.clip([*(center - reach), *(center + reach)], 0, np.tile(image.shape[:2], 2)).astype(int)
+        zoom = -(-200 // max(y2 - y1, x2 - x1))  # lines are of whole pixels
+        picture = image[y1:y2, x1:x2].repeat(zoom, axis=0).repeat(zoom, axis=1)
+        for corners, color in ((roi, (213, 94, 0)), (box, (0, 158, 115))):
+            visualize.draw_box(picture, (corners - [y1, x1, y1, x1]) * zoom, color)
+        pictures += [picture, mask]
+    return pictures, [text for title in titles for text in ("", title)]
+
+
+def shapes_of_many_sizes(seed):
+    """Drawn shapes in images of the sizes that microscopes give, a prepared data set."""
+    dataset = shapes.ShapesDataset()
+    for number, (count, height, width) in enumerate(((20, 128, 160), (100, 256, 256), (50, 256, 320), (40, 360, 360),
+                                                     (30, 520, 696))):  # fmt: skip
+        dataset.load_shapes(count, height, width, seed=10 * seed + number)
+    dataset.prepare()
+    return dataset

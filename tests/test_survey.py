@@ -16,7 +16,7 @@ class Damaged(Drawn):
 
 
 def problems(dataset, scale=1, anchor_scales=(8, 16), most_objects=3):
-    found = find_problems(survey(dataset), lambda size: scale, anchor_scales, most_objects)
+    found = find_problems(survey(dataset), lambda fact: scale, anchor_scales, most_objects)
     return {problem.name: (problem.image_ids, problem.objects) for problem in found if problem.image_ids}
 
 

@@ -88,7 +88,7 @@ def find_problems(facts, scale, anchor_scales, most_objects):
 
     Args:
         facts: list of ImageFacts.
-        scale: function of (height, width) -> number by which an image of this size is multiplied for the network.
+        scale: function of ImageFacts -> number by which the image is multiplied for the network.
         anchor_scales: list of numbers, sides of the anchors in pixels of the network's image.
         most_objects: int, objects of an image that are used (`MAX_GT_INSTANCES`).
 
@@ -136,7 +136,7 @@ def find_problems(facts, scale, anchor_scales, most_objects):
 
 def _sides(fact, scale):
     """[N, (height, width)] float of the boxes in pixels of the network's image."""
-    return (fact.boxes[:, 2:] - fact.boxes[:, :2]) * float(scale((fact.height, fact.width)))
+    return (fact.boxes[:, 2:] - fact.boxes[:, :2]) * float(scale(fact))
 
 
 def _repeated(fact):

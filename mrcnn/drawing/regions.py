@@ -133,7 +133,7 @@ def draw_anchors(image, levels, labels=None, title="", ax=None, figsize=(8, 8), 
     for number, (boxes, label) in enumerate(zip(levels, labels)):
         color = np.array(rgb_of(CURVES[number % len(CURVES)]))
         brightness = np.linspace(1, DARKEST, max(len(boxes), 2))[: len(boxes)][::-1, None]
-        add_boxes(ax, boxes, ["white"] * len(boxes), 2 * LINE)  # seen on any ground
+        add_boxes(ax, boxes, ["white"] * len(boxes), LINE + 1)  # seen on any ground
         add_boxes(ax, boxes, color * brightness, LINE)
         keys.append(Line2D([], [], color=color, linewidth=2 * LINE, label=label))
     if keys:
