@@ -279,7 +279,7 @@ def training_example(config, anchors, batch, index=0):
     )
 
 
-def region_panels(image, rois, refined_rois, masks, titles):
+def region_panels(image, rois, refined_rois, masks, titles, side=140):
     """Regions one by one, as (images, titles) for `visualize.display_images`.
 
     Of each the surroundings, with the region in orange and the box of its object in green, and beside it the mask.
@@ -288,19 +288,36 @@ def region_panels(image, rois, refined_rois, masks, titles):
     for roi, box, mask in zip(rois, refined_rois, masks):
         center, reach = (roi[:2] + roi[2:]) / 2, 1.25 * max(roi[2:] - roi[:2])
         y1, x1, y2, x2 = np.clip([*(center - reach), *(center + reach)], 0, np.tile(image.shape[:2], 2)).astype(int)
-        zoom = -(-200 // max(y2 - y1, x2 - x1))  # lines are of whole pixels
-        picture = image[y1:y2, x1:x2].repeat(zoom, axis=0).repeat(zoom, axis=1)
+        # All at about one size, so that the lines are of one width.
+        zoom = side / max(y2 - y1, x2 - x1)
+        size = [max(round(zoom * length), 1) for length in (y2 - y1, x2 - x1)]
+        picture = utils.resize(image[y1:y2, x1:x2], size, preserve_range=True).astype(np.uint8)
         for corners, color in ((roi, (213, 94, 0)), (box, (0, 158, 115))):
             visualize.draw_box(picture, (corners - [y1, x1, y1, x1]) * zoom, color)
         pictures += [picture, mask]
     return pictures, [text for title in titles for text in ("", title)]
 
 
-def shapes_of_many_sizes(seed):
-    """Drawn shapes in images of the sizes that microscopes give, a prepared data set."""
+def small_shapes(seed):
+    """Many small bright shapes on dark grounds, in images of the sizes that microscopes give; a prepared data set."""
+    rng = np.random.default_rng(seed)
     dataset = shapes.ShapesDataset()
-    for number, (count, height, width) in enumerate(((20, 128, 160), (100, 256, 256), (50, 256, 320), (40, 360, 360),
-                                                     (30, 520, 696))):  # fmt: skip
-        dataset.load_shapes(count, height, width, seed=10 * seed + number)
+    dataset.load_shapes(0, 128, 128)  # the classes
+    for count, height, width in ((20, 128, 160), (60, 256, 256), (30, 256, 320), (20, 360, 360), (12, 520, 696)):
+        for _ in range(count):
+            most = min(int(rng.uniform(3, 40) * height * width / 256**2) + 1, 100)
+            dataset.add_image("shapes", len(dataset.image_info), path=None, width=width, height=height,
+                              bg_color=rng.integers(0, 40, 3), shapes=_scattered(most, height, width, rng))  # fmt: skip
     dataset.prepare()
     return dataset
+
+
+def _scattered(most, height, width, rng):
+    """Recipes of up to `most` shapes that do not hide each other."""
+    found, reach = [], 1.16  # times the size, to the sides of a triangle
+    for _ in range(4 * most):
+        x, y, size = int(rng.integers(width)), int(rng.integers(height)), int(rng.integers(4, 15))
+        if all(max(abs(x - a), abs(y - b)) > reach * (size + c) for _, _, (a, b, c) in found):
+            kind = str(rng.choice(["square", "circle", "triangle"]))
+            found.append((kind, tuple(rng.integers(90, 256, 3).tolist()), (x, y, size)))
+    return found[:most]
