@@ -1,4 +1,4 @@
-"""What several notebooks share: data by name, and training targets read back."""
+"""What several notebooks share: data by name, objects, layers, and training targets read back."""
 
 from pathlib import Path
 
@@ -74,3 +74,34 @@ def test_problems_are_told_by_name(config):
     dataset.image_info[1]["shapes"] = []
     rows = sources.problem_table(dataset, sources.problems_of(config, survey(dataset)))
     assert {row[0]: row[1:4] for row in rows}["no objects"] == [1, "", "1"]
+
+
+class Crowded(utils.Dataset):
+    """One image with an object and a crowd of the same class."""
+
+    def load_image(self, image_id):
+        return np.zeros((128, 128, 3), np.uint8)
+
+    def load_mask(self, image_id):
+        masks = np.zeros((128, 128, 2), bool)
+        masks[10:50, 20:60, 0] = masks[60:, 60:, 1] = True
+        return masks, np.array([1, -1], np.int32)
+
+
+def test_crowds_are_no_objects_to_find(config):
+    dataset = Crowded()
+    dataset.add_class("crowded", 1, "person")
+    dataset.add_image("crowded", "a", None)
+    dataset.prepare()
+    image, _, class_ids, boxes, masks = sources.load_objects(dataset, config, 0)
+
+    assert image.shape == (128, 128, 3)
+    assert class_ids.tolist() == [1]
+    assert boxes.tolist() == [[10, 20, 50, 60]]
+    assert masks.shape == (128, 128, 1)
+
+
+def test_last_layers_are_those_of_the_backbone_s_stages():
+    model = sources.open_model("shapes")
+
+    assert sources.last_layers(model) == {f"C{n}": f"res{n}{'a' if n == 5 else 'b'}_out" for n in (2, 3, 4, 5)}
