@@ -303,7 +303,7 @@ def small_shapes(seed):
     rng = np.random.default_rng(seed)
     dataset = shapes.ShapesDataset()
     dataset.load_shapes(0, 128, 128)  # the classes
-    for count, height, width in ((20, 128, 160), (60, 256, 256), (30, 256, 320), (20, 360, 360), (12, 520, 696)):
+    for count, height, width in ((16, 128, 160), (50, 256, 256), (25, 256, 320), (15, 360, 360), (8, 520, 696)):
         for _ in range(count):
             most = min(int(rng.uniform(3, 40) * height * width / 256**2) + 1, 100)
             dataset.add_image("shapes", len(dataset.image_info), path=None, width=width, height=height,
