@@ -1,5 +1,6 @@
 """The data sets, settings and weights that the notebooks can show, by name: shapes, coco, balloon, nucleus."""
 
+import difflib
 import os
 import re
 import sys
@@ -97,9 +98,11 @@ CONFIGS = {
 }
 
 
-def _check_name(name):
-    if name not in CONFIGS:
-        raise ValueError(f"DATA must be one of {', '.join(CONFIGS)}; received {name!r}")
+def _check(what, value, known):
+    if value not in known:
+        close = difflib.get_close_matches(str(value).lower(), known, n=1)
+        hint = f". Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"{what} must be one of {', '.join(known)}; received {value!r}{hint}")
 
 
 def make_config(name, mode="training"):
@@ -110,9 +113,10 @@ def make_config(name, mode="training"):
         mode: "training" or "inference".
 
     Raises:
-        ValueError: there is no such name.
+        ValueError: there is no such name or mode.
     """
-    _check_name(name)
+    _check("DATA", name, list(CONFIGS))
+    _check("mode", mode, ["training", "inference"])
     return CONFIGS[name][mode == "inference"]()
 
 
@@ -125,14 +129,19 @@ def open_dataset(name, subset="train", folder=None):
         folder: of the files; by default that of this name in the folder MRCNN_DATA, or in datasets/. Shapes have none.
 
     Raises:
-        ValueError: there is no such name.
-        FileNotFoundError: there are no such files.
+        ValueError: there is no such name or subset.
+        FileNotFoundError: there is no such folder, or files in it are missing.
     """
-    _check_name(name)
-    folder = folder or Path(os.environ.get("MRCNN_DATA") or ROOT / "datasets") / name
+    _check("DATA", name, list(CONFIGS))
+    _check("subset", subset, ["train", "val"])
     if name == "shapes":
         count, seed = {"train": (500, 0), "val": (50, 1)}[subset]
         return shapes.make_dataset(count, seed)
+    folder = Path(folder or Path(os.environ.get("MRCNN_DATA") or ROOT / "datasets") / name)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder} with the data of {name!r}: set FOLDER to where it lies, "
+                                f"or the environment variable MRCNN_DATA to the folder that {name}/ is in; or take "
+                                'DATA = "shapes", which needs no files')
     if name == "coco":
         return coco.load_subsets(folder, [subset], "2017")[0]
     return {"balloon": balloon.load_subset, "nucleus": nucleus.make_dataset}[name](folder, subset)
@@ -144,7 +153,7 @@ def class_names(name):
     Raises:
         ValueError: there is no such name.
     """
-    _check_name(name)
+    _check("DATA", name, list(CONFIGS))
     if name == "coco":
         return COCO_CLASS_NAMES
     return ["BG", "square", "circle", "triangle"] if name == "shapes" else ["BG", name]
@@ -164,8 +173,8 @@ def open_model(name, mode="inference", config=None, weights=None):
         ValueError: there is no such name.
         ValueError, OSError: as `MaskRCNN` and `load_weights` do.
     """
-    _check_name(name)
-    config = config or make_config(name, mode)
+    _check("DATA", name, list(CONFIGS))
+    config = make_config(name, mode) if config is None else config
     if weights is None and name in WEIGHTS and WEIGHTS[name].is_file():
         weights = WEIGHTS[name]
     if weights is not None and isinstance(config.BACKBONE, str):

@@ -1,18 +1,120 @@
 """What several notebooks share: data by name, objects, layers, and training targets read back."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 from scripts import load_script
 
+from mrcnn import COCO_CLASS_NAMES, utils
 from mrcnn import model as modellib
-from mrcnn import utils
 from mrcnn.data.survey import survey
 
 sources = load_script(Path(__file__).resolve().parents[1] / "notebooks", "sources")
 
+NAMES = ["shapes", "coco", "balloon", "nucleus"]
 
+
+# ------------------------------------------------------------------ by name
+def test_bad_names_are_refused():
+    message = r"DATA must be one of shapes, coco, balloon, nucleus; received 'ballon'. Did you mean 'balloon'\?"
+    for function in (sources.make_config, sources.open_dataset, sources.open_model, sources.class_names):
+        with pytest.raises(ValueError, match=message):
+            function("ballon")
+    with pytest.raises(ValueError, match="DATA must be one of .*; received None$"):
+        sources.make_config(None)
+    with pytest.raises(ValueError, match="subset must be one of train, val; received 'validation'"):
+        sources.open_dataset("shapes", "validation")
+    with pytest.raises(ValueError, match="mode must be one of training, inference; received 'infer'. Did you mean"):
+        sources.make_config("shapes", "infer")
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_missing_data_says_where_to_put_it(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("MRCNN_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError) as error:
+        sources.open_dataset(name)
+    assert all(part in str(error.value) for part in (str(tmp_path / name), "FOLDER", "MRCNN_DATA", '"shapes"'))
+    with pytest.raises(FileNotFoundError, match="elsewhere"):
+        sources.open_dataset(name, folder=tmp_path / "elsewhere")
+    monkeypatch.delenv("MRCNN_DATA")
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    with pytest.raises(FileNotFoundError, match="datasets"):
+        sources.open_dataset(name)
+    (tmp_path / name).mkdir()
+    with pytest.raises(FileNotFoundError, match=name):  # by the loader of that format
+        sources.open_dataset(name, folder=tmp_path / name)
+
+
+def test_shapes_are_always_the_same():
+    train, val = sources.open_dataset("shapes"), sources.open_dataset("shapes", "val", "no folder is looked at")
+    assert (train.num_images, val.num_images) == (500, 50)
+    assert train.class_names == sources.class_names("shapes")
+    again = sources.open_dataset("shapes", "val")
+    assert np.array_equal(val.load_image(3), again.load_image(3))
+    assert not np.array_equal(val.load_image(0), train.load_image(0))
+
+
+def test_a_folder_is_opened(tmp_path):
+    folder = tmp_path / "mine" / "val"
+    folder.mkdir(parents=True)
+    PIL.Image.fromarray(np.full((60, 80, 3), 9, np.uint8)).save(folder / "a.png")
+    shape = {"name": "circle", "cx": 40, "cy": 30, "r": 9}
+    region = {"shape_attributes": shape, "region_attributes": {}}
+    via = {"a": {"filename": "a.png", "size": -1, "regions": {"0": region}}}
+    (folder / "via_region_data.json").write_text(json.dumps(via))
+    dataset = sources.open_dataset("balloon", "val", str(tmp_path / "mine"))
+    assert dataset.num_images == 1 and dataset.class_names == sources.class_names("balloon") == ["BG", "balloon"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_fit_a_notebook(name):
+    training, inference = sources.make_config(name), sources.make_config(name, "inference")
+    assert training.NAME == inference.NAME == name
+    assert training.SEED == inference.SEED == 0
+    assert inference.BATCH_SIZE == 1 and inference.DETECTION_MIN_CONFIDENCE == 0
+    assert training.NUM_CLASSES == inference.NUM_CLASSES == len(sources.class_names(name))
+    assert max(inference.IMAGE_SHAPE) <= 512 or name == "nucleus"
+    for config in (training, inference):
+        config.check_model()
+
+
+def test_class_names_of_coco_are_the_published_ones():
+    assert sources.class_names("coco") == COCO_CLASS_NAMES
+
+
+def test_the_model_of_shapes_is_trained(capsys):
+    model = sources.open_model("shapes")
+    assert "loaded 161 of 161 arrays" in capsys.readouterr().out
+    assert sources.last_layers(model).keys() == {"C2", "C3", "C4", "C5"}
+
+
+def test_without_weights_a_line_says_so(capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(sources.WEIGHTS, "shapes", tmp_path / "none.h5")
+    sources.open_model("shapes")
+    assert "the network is untrained" in capsys.readouterr().out
+    with pytest.raises(FileNotFoundError, match="none.h5"):
+        sources.open_model("shapes", weights=tmp_path / "none.h5")
+
+
+@pytest.mark.slow
+def test_the_backbone_follows_the_weights(tmp_path, capsys):
+    class Small(sources.BalloonInferenceConfig):
+        IMAGE_MIN_DIM = IMAGE_MAX_DIM = 128
+
+    class SmallDeep(Small):
+        BACKBONE = "resnet101"
+
+    path = tmp_path / "deep.h5"
+    sources.modellib.MaskRCNN("inference", SmallDeep(), str(tmp_path)).keras_model.save_weights(str(path))
+    model = sources.open_model("balloon", config=Small(), weights=path)
+    assert model.config.BACKBONE == "resnet101" and sources.last_layers(model)["C4"] == "res4w_out"
+    assert "loaded" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------ layers, anchors, targets
 @pytest.fixture(scope="module")
 def config():
     return sources.make_config("shapes")
