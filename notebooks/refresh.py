@@ -25,7 +25,7 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-MACHINE_PATH = re.compile(r"(?<![\w./:-])(?:/(?:home|root|Users|tmp|work|var|opt|usr|mnt|private)/|[A-Z]:\\)[\w.~-]+")
+MACHINE_PATH = re.compile(r"(?<![\w./:-])(?:/(?:home|root|Users|tmp|work|var|opt|usr|mnt|private)/|[A-Z]:\\+)[\w.~-]+")
 ADDRESS = re.compile(r"<[^<>\n]* at 0x[0-9a-fA-F]{6,}>")
 IDS = re.compile(r"[a-z0-9-]{1,64}")
 
@@ -75,7 +75,7 @@ def where(cell, number):
 
 # ------------------------------------------------------------------ running
 def execute(path, **values):
-    """Runs a notebook in a kernel of its own, beside `sources.py`, and cleans what it leaves.
+    """Runs a notebook in a kernel of its own, in its own folder, and cleans what it leaves.
 
     Args:
         path: of the notebook, which stays as it is.
@@ -96,22 +96,18 @@ def execute(path, **values):
     if values:
         source = "\n".join(f"{name} = {value!r}" for name, value in values.items())
         notebook.cells.insert(index + 1, nbformat.v4.new_code_cell(source, id="injected-parameters"))
-    resources = {"metadata": {"path": str(FOLDER)}}
-    client = NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3", resources=resources,
-                            record_timing=False, coalesce_streams=True,
-                            extra_arguments=["--log-level=ERROR"])  # fmt: skip
+    begun = [0]
+    client = NotebookClient(
+        notebook, timeout=TIMEOUT, kernel_name="python3", resources={"metadata": {"path": str(path.resolve().parent)}},
+        record_timing=False, coalesce_streams=True, extra_arguments=["--log-level=ERROR"],
+        on_cell_start=lambda cell, cell_index: begun.append(cell_index),
+    )  # fmt: skip
     try:
         client.execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        raise NotebookError(f"{path.name}: {_failed_cell(notebook)}{error}") from error
+        raise NotebookError(f"{path.name}: {where(notebook.cells[begun[-1]], begun[-1])}: {error}") from error
     clean(notebook)
     return notebook
-
-
-def _failed_cell(notebook):
-    """The cell that was last begun, as the start of a message."""
-    begun = [n for n, cell in enumerate(notebook.cells) if cell.get("execution_count") or cell.get("outputs")]
-    return f"{where(notebook.cells[begun[-1]], begun[-1])}: " if begun else ""
 
 
 def clean(notebook):
