@@ -18,13 +18,16 @@ export KERAS_BACKEND ?= tensorflow
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 LONG := long-core long-balloon long-nucleus long-jax long-torch
-.PHONY: help demo test check long $(LONG) data golden backends lint clean
+.PHONY: help demo notebooks test check long $(LONG) data golden backends lint clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z -]+):.*## /  make \1\t/' | expand -t 30
 
 demo: $(VENV)/.core  ## train a small network on drawn shapes, evaluate it, write pictures to demo/
 	$(PY) samples/shapes/demo.py
+
+notebooks: $(VENV)/.dev  ## execute all notebooks anew, and keep their outputs in them
+	$(PY) notebooks/refresh.py
 
 test: $(VENV)/.dev lint  ## all tests on TensorFlow, but the long ones
 	$(PY) -m pytest -m "not long and not data and not backend"
