@@ -199,6 +199,13 @@ def test_images_side_by_side_leave_no_row_empty(photo):
         visualize.display_images([photo, photo], ["a"])
 
 
+def test_a_map_of_one_value_is_as_bright_as_the_value():
+    limits = [ax.images[0].get_clim() for ax in visualize.display_images([np.ones((4, 4)), np.zeros((4, 4))]).axes]
+    assert limits == [(0, 1), (0, 1)]
+    ax = visualize.display_images([np.full((4, 4), -2.0)]).axes[0]
+    assert ax.images[0].get_clim() == (-2, 1)
+
+
 def test_differences_carry_score_and_overlap(photo):
     masks, boxes, ids = ellipses()
     moved = np.roll(masks, 10, axis=0)[..., [1, 0]]

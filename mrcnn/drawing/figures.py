@@ -69,7 +69,9 @@ def _grid(images, titles, cols, cmap=None, norm=None, interpolation=None):
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set(color=FRAME, linewidth=0.5)  # or a white image would not be seen on a white page
         if (image := np.asarray(image)).ndim == 2 and _is_map(image, cmap, norm):
-            ax.imshow(image, cmap=cmap or "gray", norm=norm, interpolation=interpolation)
+            shown = ax.imshow(image, cmap=cmap or "gray", norm=norm, interpolation=interpolation)
+            if norm is None and image.size and (value := image.min()) == image.max():
+                shown.set_clim(min(0, value), max(1, value))  # a mask of ones is white, not black
         else:
             ax.imshow(to_rgb(image), interpolation=interpolation)
         ax.set_title(str(title), fontsize=10 if cols <= 6 else 8, parse_math=False, wrap=True)
