@@ -1,6 +1,7 @@
 """The notebooks: as they are committed, and executed anew on drawn shapes and on photos; and what refuses bad ones."""
 
 import functools
+import os
 import re
 from pathlib import Path
 
@@ -32,8 +33,9 @@ def figures(notebook):
 
 def run(name, folder, **values):
     """A notebook executed anew; what it saves goes to a folder that is thrown away."""
-    _, known = refresh.parameters(committed(name))
-    return refresh.execute(FOLDER / f"{name}.ipynb", **values, **({"LOGS": str(folder)} if "LOGS" in known else {}))
+    if "LOGS" in refresh.parameters(committed(name))[1]:
+        values["LOGS"] = os.path.relpath(folder, FOLDER)  # it is printed, and no path of this machine shall be
+    return refresh.execute(FOLDER / f"{name}.ipynb", **values)
 
 
 # ------------------------------------------------------------------ the nine
