@@ -264,6 +264,7 @@ def test_the_picture_shows_what_via_knows(tmp_path, monkeypatch):
 # ---- training and evaluation
 
 
+@pytest.mark.slow
 def test_training_takes_the_folder_as_an_argument(model_dir, dataset_dir, tmp_path, capsys):
     model = modellib.MaskRCNN("training", TinyBalloonConfig(), model_dir)
     balloon.train(model, dataset_dir, epochs=1, layers="all")

@@ -120,6 +120,7 @@ def runs(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_losses_are_close(runs):
     exact, coarse = (runs[precision][1] for precision in ("float32", "bfloat16"))
     assert len(exact) == len(coarse) == 2
@@ -129,6 +130,7 @@ def test_losses_are_close(runs):
     assert coarse[0]["loss"] != exact[0]["loss"]
 
 
+@pytest.mark.slow
 def test_weights_and_optimizer_stay_exact(runs):
     model = runs["bfloat16"][0]
     variables = [*model.keras_model.weights, *model.keras_model.optimizer.variables]
@@ -137,6 +139,7 @@ def test_weights_and_optimizer_stay_exact(runs):
     assert (kernel.view(np.uint32) & 0xFFFF).any()  # more digits than bfloat16 has
 
 
+@pytest.mark.slow
 def test_a_file_serves_both(runs, model_dir):
     model = runs["float32"][0]
     other = MaskRCNN("inference", tiny.config(PRECISION="bfloat16"), model_dir)
@@ -146,6 +149,7 @@ def test_a_file_serves_both(runs, model_dir):
         np.testing.assert_array_equal(array, saved[name])
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_the_other_precision(runs, capsys):
     model, _, folder = runs["bfloat16"]
     other = MaskRCNN("training", tiny.config(TRAIN_BN=None), folder)
