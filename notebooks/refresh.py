@@ -25,7 +25,7 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-MACHINE_PATH = re.compile(r"(?<![\w./:-])(?:/(?:home|root|Users|tmp|work|var|opt|usr|mnt|private)/|[A-Z]:\\+)[\w.~-]+")
+MACHINE_PATH = re.compile(r"(?<![\w./:-])(?:/(?:home|root|Users|tmp|var|opt|usr|mnt|private)/|[A-Z]:\\+)[\w.~-]+")
 ADDRESS = re.compile(r"<[^<>\n]* at 0x[0-9a-fA-F]{6,}>")
 IDS = re.compile(r"[a-z0-9-]{1,64}")
 

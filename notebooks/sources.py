@@ -1,6 +1,5 @@
 """The data sets, settings and weights that the notebooks can show, by name: shapes, coco, balloon, nucleus."""
 
-import difflib
 import os
 import re
 import sys
@@ -20,6 +19,7 @@ import nucleus  # noqa: E402
 import shapes  # noqa: E402
 
 from mrcnn import COCO_CLASS_NAMES, utils, visualize  # noqa: E402
+from mrcnn.config import did_you_mean  # noqa: E402
 from mrcnn.data.survey import find_problems  # noqa: E402
 from mrcnn.engine.command_line import quiet_import  # noqa: E402
 from mrcnn.engine.h5_layout import read_file  # noqa: E402
@@ -100,9 +100,8 @@ CONFIGS = {
 
 def _check(what, value, known):
     if value not in known:
-        close = difflib.get_close_matches(str(value).lower(), known, n=1)
-        hint = f". Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{what} must be one of {', '.join(known)}; received {value!r}{hint}")
+        hint = did_you_mean(value, known)
+        raise ValueError(f"{what} must be one of {', '.join(known)}; received {value!r}{hint and '.' + hint}")
 
 
 def make_config(name, mode="training"):

@@ -260,27 +260,9 @@ def measure(task, folder, weights, output):
         found[subset] = {
             kind: {name: scores[kind][name] for name in ("AP", "AP50", "AP75")} for kind in ("segm", "bbox")
         }
-        found[subset]["mean_AP50"] = mean_ap50(model, dataset, ids)
+        found[subset]["mean_AP50"] = shapes.evaluate(model, dataset, ids)
     save_picture(model, dataset, ids[:6], os.path.join(output, "detections.png"))
     return found
-
-
-def mean_ap50(model, dataset, image_ids):
-    """AP of masks at IoU 0.5 of every image by itself, and their mean: what the original's notebooks call mAP @ IoU=50.
-
-    It is larger than COCO's AP50, which puts the detections of all images into one order (docs/evaluation.md).
-    """
-    found = []
-    for image_id in image_ids:
-        masks, class_ids = dataset.load_mask(image_id)
-        result = model.detect([dataset.load_image(image_id)])[0]
-        found.append(
-            utils.compute_ap(
-                utils.extract_bboxes(masks), class_ids, masks,
-                result["rois"], result["class_ids"], result["scores"], result["masks"],
-            )[0]
-        )  # fmt: skip
-    return float(np.mean(found))
 
 
 def save_picture(model, dataset, image_ids, path, confidence=0.7):
