@@ -51,7 +51,8 @@ class Small:
     MINI_MASK_SHAPE = (28, 28)
     RPN_TRAIN_ANCHORS_PER_IMAGE = 128
     TRAIN_BN = None  # no trained statistics to keep
-    LEARNING_RATE = 0.01
+    LEARNING_RATE = 0.02
+    GRADIENT_CLIP_NORM = 1.0  # large first steps would silence the RPN's units for good
     DETECTION_MIN_CONFIDENCE = 0  # average precision wants all detections
     SEED = 0
 
@@ -59,8 +60,6 @@ class Small:
 class SmallBalloonConfig(Small, balloon.BalloonConfig):
     """Photos at 256 pixels, few objects."""
 
-    LEARNING_RATE = 0.02
-    GRADIENT_CLIP_NORM = 1.0  # large first steps would silence the RPN's units for good
     RPN_ANCHOR_SCALES = (16, 32, 64, 128, 224)
     RPN_TRAIN_ANCHORS_PER_IMAGE = 64
     POST_NMS_ROIS_TRAINING = 200
@@ -75,7 +74,6 @@ class SmallNucleusConfig(Small, nucleus.NucleusConfig):
     """Crops of 256 pixels from tiles that are enlarged already."""
 
     IMAGE_MIN_SCALE = 0
-    LEARNING_RATE = 0.02  # many objects per crop make steady gradients
     POST_NMS_ROIS_TRAINING = 256
     TRAIN_ROIS_PER_IMAGE = 64
     MAX_GT_INSTANCES = 100
@@ -150,7 +148,7 @@ def tiles(height, width, side):
     return [(y, x) for y in starts(height) for x in starts(width)]
 
 
-def vary(image, masks, rng, sizes=(0.8, 1.25), hues=0.0, turns=False):
+def vary(image, masks, rng, sizes=(0.8, 1.25), light=(0.7, 1.4), hues=0.0, turns=False):
     """An augmentation: mirrors, other sizes, other light.
 
     Args:
@@ -158,6 +156,7 @@ def vary(image, masks, rng, sizes=(0.8, 1.25), hues=0.0, turns=False):
         masks: [H, W, N] bool.
         rng: numpy.random.Generator.
         sizes: (least, most), by how much things grow; what grows is cut off at the image's border.
+        light: (least, most), by how much brighter the image becomes.
         hues: float, share of the images whose colours go round the colour circle.
         turns: bool, quarter turns.
 
@@ -181,8 +180,8 @@ def vary(image, masks, rng, sizes=(0.8, 1.25), hues=0.0, turns=False):
         image = shift_hue(image, rng.integers(256))
     if turns:
         image, labels = (np.rot90(plane, number) for number in [rng.integers(4)] for plane in (image, labels))
-    light = np.exp(rng.uniform(np.log(0.7), np.log(1.4))) * rng.uniform(0.95, 1.05, 3)
-    image = np.clip(image * light, 0, 255).astype(np.uint8)
+    brightness = np.exp(rng.uniform(*np.log(light))) * rng.uniform(0.95, 1.05, 3)
+    image = np.clip(image * brightness, 0, 255).astype(np.uint8)
     return image, labels[:, :, np.newaxis] == np.arange(1, masks.shape[2] + 1)
 
 
@@ -218,8 +217,12 @@ TASKS = {
         "open": lambda folder, subset: load("load_nucleus", nucleus.NucleusDataset(), folder, subset),
         "scale": lambda height, width: 2,
         "tile": 384,
-        "steps": 4000,
-        "phases": ((1.0, functools.partial(vary, turns=True)),),
+        "steps": 6500,
+        # First stains, light and sizes of all kinds, since the few training images do not show them all.
+        "phases": (
+            (0.6, functools.partial(vary, sizes=(0.7, 1.5), light=(0.5, 2.0), hues=0.5, turns=True)),
+            (0.4, functools.partial(vary, turns=True)),
+        ),
     },
 }
 
