@@ -1,6 +1,7 @@
 """What is counted of a data set, and what is found wrong with it."""
 
 import numpy as np
+import pytest
 from drawn import Drawn, truth
 
 from mrcnn.data.survey import find_problems, survey
@@ -31,6 +32,27 @@ def test_facts():
     assert second.boxes.shape == (0, 4) and second.areas.shape == (0,)
     assert last.error == "ValueError: no image file"
     assert [fact.image_id for fact in survey(dataset, [1, 0], workers=1)] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("image", "color"),
+    [
+        (np.full((64, 80), 50, np.uint8), [50] * 3),
+        (np.full((64, 80, 4), (10, 20, 30, 255), np.uint8), [10, 20, 30]),
+        (np.full((64, 80, 3), 0.4), [102] * 3),
+    ],
+)
+def test_images_count_as_what_the_network_sees(image, color):
+    class Other(Drawn):
+        def load_image(self, image_id):
+            return image
+
+    dataset = Other(truth((1, 2, 3, 12, 30)))
+    (fact,) = survey(dataset)
+    assert (fact.height, fact.width, fact.error) == (64, 80, "")
+    np.testing.assert_allclose(fact.mean_color, color)
+    (fact,) = survey(dataset, channels=7)
+    assert "where 7 are expected" in fact.error
 
 
 def test_a_sound_data_set_has_no_problems():
