@@ -130,7 +130,7 @@ def name_of(annotation):
 
 def _read_json(path):
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # some editors put a byte order mark first
             data = json.load(file)
     except ValueError as error:  # of the JSON or of its letters
         raise ValueError(f"{path} is not JSON, or not all of it is there ({error}). Fetch it again") from error
@@ -266,8 +266,9 @@ def _clean_polygons(path, data, images):
                 gone += not kept[place]
         annotation["segmentation"] = [polygon for polygon in kept if polygon]
     data["annotations"] = [a for a in data["annotations"] if a["segmentation"]]
+    left = f"; of {gone} nothing is left" if gone else ""
     for found, what in ((thin, "polygons have less than three points and are left out"),
-                        (outside, f"polygons reach outside of their image and are clipped; of {gone} nothing is left")):
+                        (outside, f"polygons reach outside of their image and are clipped{left}")):
         if found:
             warnings.warn(f"{path}: {len(found)} {what}, the first in {name_of(found[0])}", stacklevel=4)
 
