@@ -122,7 +122,7 @@ def test_settings_that_cannot_be_are_refused():
         (("train", "--weights", "none", "--layers", "backbone"), "no layer is called so"),
         (("train", "--weights", "none", "--steps", "1\u0663"), "must be a whole number"),
         (("splash", "--weights", "none"), "splash needs trained weights"),
-        (("evaluate", "--weights", "imagenet"), "a backbone without heads"),
+        (("evaluate", "--weights", "imagenet"), "a backbone without heads; give a file, or last\n"),
         (("evaluate", "--weights", "coco", "--epochs", "3"), "--epochs is for train"),
         (("splash", "--weights", "coco", "--batch-size", "3"), "--batch-size is for train"),
     ],
@@ -132,7 +132,7 @@ def test_what_is_refused(capsys, arguments, message):
 
 
 def test_coco_weights_have_to_be_there_if_they_are_not_downloaded(capsys):
-    assert "fetches it" in refused(capsys, "train", "--weights", "coco", download=False)
+    assert "--download fetches it" in refused(capsys, "train", "--weights", "coco", download=False)
 
 
 def test_folders_that_cannot_be_written_to(capsys, tmp_path):

@@ -138,7 +138,8 @@ def check_arguments(parser, args, coco_path, download=True):
         parser: of `make_parser`.
         args: what it parsed; the program has a flag `--logs`, too.
         coco_path: of the COCO weights.
-        download: whether the COCO weights are downloaded if they are not there.
+        download: whether the COCO weights are downloaded if they are not there; a program that ever says no has a flag
+            `--download`.
     """
     if args.command != "train":
         for name in OF_TRAINING:
@@ -147,7 +148,7 @@ def check_arguments(parser, args, coco_path, download=True):
         if args.weights in ("imagenet", "none"):
             what = "a backbone without heads" if args.weights == "imagenet" else "a network that knows nothing"
             parser.error(f"{args.command} needs trained weights, and --weights {args.weights} is {what}; give a file, "
-                         "last or coco")
+                         "or last")
     _check_weights(parser, args, coco_path, download)
     if args.command == "train":
         check_writable(parser, "--logs", args.logs)
@@ -157,8 +158,7 @@ def check_arguments(parser, args, coco_path, download=True):
 
 def _check_weights(parser, args, coco_path, download):
     if args.weights == "coco" and not download and not os.path.isfile(coco_path):
-        parser.error(f"--weights coco: {coco_path} is not there. mrcnn.utils.download_trained_weights({coco_path!r}) "
-                     "fetches it; or give the path of another file")
+        parser.error(f"--weights coco: {coco_path} is not there; --download fetches it, or give the path of a file")
     if args.weights == "last" and not glob.glob(os.path.join(glob.escape(args.logs), "*", "mask_rcnn_*.h5")):
         parser.error(f"--weights last: there is no checkpoint in {args.logs}; train first, or give --logs")
     if args.weights in WEIGHTS:
