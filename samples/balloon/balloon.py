@@ -315,7 +315,11 @@ def find_classes(args):
     if args.dataset:  # numbered as in training, whatever another subset shows
         has_train = args.command != "evaluate" or os.path.isdir(os.path.join(args.dataset, "train"))
         subset = "train" if has_train else args.subset
-        return load_subset(args.dataset, subset, args.attribute, args.classes).balloon_classes()
+        classes = load_subset(args.dataset, subset, args.attribute, args.classes).balloon_classes()
+        other = {"train": "val", "evaluate": args.subset}.get(args.command, subset)
+        if other != subset:  # what is wrong with it shows now, and not after downloads and the building of the model
+            load_subset(args.dataset, other, args.attribute, classes)
+        return classes
     knows_coco = args.weights == "coco" or (
         os.path.isfile(args.weights) and command_line.class_count(args.weights) == len(COCO_CLASS_NAMES)
     )
