@@ -114,7 +114,7 @@ def test_settings_that_cannot_be_are_refused():
         (("train", "--weights", "none", "--seed", "-1"), "--seed"),
         (("train", "--weights", "none", "--seed", str(2**32)), "below 2**32"),
         (("train", "--weights", "none", "--epoch", "3"), "unrecognized arguments: --epoch"),
-        (("train", "--weights", "none.h5"), "no such file. Did you mean none?"),
+        (("train", "--weights", "none.h5"), "no such file. Did you mean 'none'?"),
         (("train", "--weights", "weights.h5"), "no such file. Give a file, or one of coco, last, imagenet, none"),
         (("train", "--weights", "last"), "there is no checkpoint in logs"),
         (("train", "--weights", "none", "--layers", ""), "must name the layers"),

@@ -5,7 +5,6 @@ A program adds its own flags to `make_parser`, and has `check_arguments` refuse 
 
 import argparse
 import contextlib
-import difflib
 import functools
 import glob
 import os
@@ -14,6 +13,7 @@ import sys
 import tempfile
 import warnings
 
+from mrcnn.data.checks import did_you_mean
 from mrcnn.engine.h5_layout import read_file
 
 WEIGHTS = ("coco", "last", "imagenet", "none")
@@ -72,9 +72,7 @@ def one_of(choices):
     def word(text):
         if text in choices:
             return text
-        close = difflib.get_close_matches(text.lower(), list(choices), n=1)
-        hint = f". Did you mean {close[0]!r}?" if close else ""
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(choices)}{hint}")
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(choices)}.{did_you_mean(text, choices)}")
 
     return word
 
@@ -119,11 +117,9 @@ def layers(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
     # Whether an expression fits a layer shows when the network is there; a plain word can be judged now.
     if re.fullmatch(r"[\w+]+", text) and not text.startswith(LAYER_NAMES):
-        close = difflib.get_close_matches(text.lower(), PRESETS, n=1)
-        hint = f". Did you mean {close[0]!r}?" if close else ""
         raise argparse.ArgumentTypeError(
             f"{text!r} is none of {', '.join(PRESETS)}, and no layer is called so: their names begin with "
-            f"{', '.join(LAYER_NAMES)}{hint}"
+            f"{', '.join(LAYER_NAMES)}.{did_you_mean(text, PRESETS)}"
         )
     return text
 
@@ -169,8 +165,7 @@ def _check_weights(parser, args, coco_path, download):
         except ValueError as error:
             parser.error(f"--weights: {error}")
     else:
-        close = difflib.get_close_matches(args.weights.lower(), WEIGHTS, n=1)
-        hint = f" Did you mean {close[0]}?" if close else f" Give a file, or one of {', '.join(WEIGHTS)}"
+        hint = did_you_mean(args.weights, WEIGHTS) or f" Give a file, or one of {', '.join(WEIGHTS)}"
         parser.error(f"--weights {args.weights}: there is no such file.{hint}")
 
 

@@ -28,8 +28,8 @@ if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's remarks would bury what this program says
 
 from mrcnn import utils  # noqa: E402
-from mrcnn.config import Config, did_you_mean  # noqa: E402
-from mrcnn.data.checks import too_many  # noqa: E402
+from mrcnn.config import Config  # noqa: E402
+from mrcnn.data.checks import did_you_mean, too_many  # noqa: E402
 
 COCO_WEIGHTS_PATH = os.path.join(ROOT_DIR, "mask_rcnn_coco.h5")
 DEFAULT_LOGS_DIR = os.path.join(ROOT_DIR, "logs")
@@ -477,7 +477,8 @@ def evaluate(model, dataset_dir, subset):
     with progress(dataset.num_images, "Evaluating") as advance:
         found = evaluation.collect(model.detect, dataset, dataset.image_ids, advance=advance)
     # An image can have hundreds of nuclei, more than COCO's limit of detections.
-    result = evaluation.score_findings(found, dataset, max_detections=max(100, model.config.DETECTION_MAX_INSTANCES))
+    most = max(evaluation.COCO_DETECTIONS, model.config.DETECTION_MAX_INSTANCES)
+    result = evaluation.score_findings(found, dataset, max_detections=most)
     rows, truth = collections.defaultdict(list), collections.defaultdict(list)
     for grouped, some in ((rows, found.rows), (truth, found.annotations)):
         for row in some:
