@@ -378,8 +378,8 @@ def new_folder(results_dir):
 def detect(model, dataset_dir, subset, results_dir=RESULTS_DIR):
     """Detects nuclei in all images of a subset; writes a submission and a picture of each image.
 
-    An image that cannot be read is named, and stands in the submission as one without nuclei. If they are more than one
-    and more than 5 %, that is an error in the end.
+    An image that cannot be read is named, and stands in the submission as one without nuclei. If they are all, or more
+    than one and more than 5 %, that is an error in the end.
 
     Args:
         model: MaskRCNN in inference mode.
@@ -414,7 +414,7 @@ def detect(model, dataset_dir, subset, results_dir=RESULTS_DIR):
                 PIL.Image.fromarray(picture).save(os.path.join(folder, f"{name}.png"))
             advance()
     os.replace(path + ".part", path)  # only a whole submission gets the name
-    if too_many(len(unreadable), dataset.num_images):
+    if too_many(len(unreadable), dataset.num_images) or len(unreadable) == dataset.num_images:
         raise ValueError("\n  ".join([f"{len(unreadable)} of {dataset.num_images} images cannot be read:", *unreadable])
                          + f"\nThe others are in {folder}")
     for line in unreadable:
