@@ -71,6 +71,7 @@ def test_help_has_all_flags_and_examples(capsys):
                  "--batch-size", "--precision", "--seed", "--output"):  # fmt: skip
         assert flag in text
     assert "sample.py train --weights none" in text and "splash: paint" in text
+    assert "train one stage instead of the schedule" in text
 
 
 def test_flags_become_settings():

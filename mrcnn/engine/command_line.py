@@ -46,15 +46,18 @@ def make_parser(description, commands, examples, output):
                              "only, to train from; none: train from nothing; or the path of an .h5 file")  # fmt: skip
     parser.add_argument("--output", metavar="<folder>", help=output)
     group = parser.add_argument_group(
-        "the network and its training", "What is not given is as the program's configuration and schedule have it."
+        "the network and its training",
+        "What is not given is as the program's configuration and schedule have it.\n"
+        "--epochs, --steps and --layers train one stage instead of the schedule: that\n"
+        "of --layers, else of the layers that the schedule begins with, the heads\n"
+        "(with --weights none of all layers).",
     )
     group.add_argument("--epochs", type=at_least(1), metavar="<n>",
-                       help="train one stage up to this many epochs in total, instead of the schedule")  # fmt: skip
+                       help="train up to this many epochs in total")  # fmt: skip
     group.add_argument("--steps", type=at_least(1), metavar="<n>",
-                       help="train one stage with so many batches per epoch (at most so many to validate)")  # fmt: skip
+                       help="train with so many batches per epoch (at most so many to validate)")  # fmt: skip
     group.add_argument("--layers", type=layers, metavar="<layers>",
-                       help="train one stage of heads, 3+, 4+, 5+, all or a regular expression of layer names, "
-                            "instead of the schedule")  # fmt: skip
+                       help="train heads, 3+, 4+, 5+, all or a regular expression of layer names")  # fmt: skip
     group.add_argument("--batch-size", type=at_least(1), metavar="<n>", help="images per batch in training")
     # The config knows which ones there are, and proposes one for what is misspelt.
     group.add_argument("--backbone", metavar="<name>",
