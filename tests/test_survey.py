@@ -1,9 +1,12 @@
 """What is counted of a data set, and what is found wrong with it."""
 
+import re
+
 import numpy as np
 import pytest
 from drawn import Drawn, truth
 
+from mrcnn.config import Config
 from mrcnn.data.survey import find_problems, survey
 
 
@@ -69,6 +72,11 @@ def test_images_with_problems():
         "more than 3 objects": ([2], 0),
         "crowd": ([1], 1),
     }
+
+
+def test_settings_that_are_named_exist():
+    texts = " ".join(f"{problem.name} {problem.consequence}" for problem in find_problems([], None, (8,), 3))
+    assert [name for name in re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", texts) if not hasattr(Config, name)] == []
 
 
 def test_objects_with_problems():

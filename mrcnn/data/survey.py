@@ -114,7 +114,7 @@ def find_problems(facts, scale, anchor_scales, most_objects):
     return [
         images("image or masks cannot be read", "left out; too many end the training",
                [fact.image_id for fact in facts if fact.error]),
-        images("no objects", "left out, unless USE_EMPTY_IMAGES",
+        images("no objects", "left out",
                [fact.image_id for fact in usable if not len(fact.class_ids)]),
         images("nothing but crowds", "left out",
                [fact.image_id for fact in usable if len(fact.class_ids) and (fact.class_ids < 0).all()]),

@@ -69,8 +69,9 @@ class BalloonDataset(utils.Dataset):
                 Without attributes all regions are of one class, that of `classes` or "balloon".
             classes: list of str, names of the classes in the order of their ids; None takes those that were added
                 before, else those found, in alphabetical order. Give all data sets of a model the same.
-            keep_empty: True keeps photos without regions as such without objects (see `Config.USE_EMPTY_IMAGES`). False
-                leaves them out, because VIA lists photos that nobody has annotated yet as well.
+            keep_empty: True keeps photos without regions as such without objects: training passes them over, evaluation
+                counts what is found in them as wrong. False leaves them out, because VIA lists photos that nobody has
+                annotated yet as well.
 
         Raises:
             FileNotFoundError: no such folder, no VIA file in it, or photos of it are missing.
