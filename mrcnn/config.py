@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import mrcnn
+from mrcnn.data.checks import did_you_mean
 
 
 class Config:
@@ -335,12 +336,6 @@ _SHARES = ("RPN_NMS_THRESHOLD", "ROI_POSITIVE_RATIO", "DETECTION_MIN_CONFIDENCE"
 _POSITIVE_LISTS = (
     "BACKBONE_STRIDES", "RPN_ANCHOR_SCALES", "RPN_ANCHOR_RATIOS", "MINI_MASK_SHAPE", "RPN_BBOX_STD_DEV", "BBOX_STD_DEV",
 )  # fmt: skip
-
-
-def did_you_mean(name, known):
-    """A sentence that proposes the known name nearest to a misspelt one; empty if none is near."""
-    close = difflib.get_close_matches(str(name).lower(), known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _is_int(value):

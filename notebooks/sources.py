@@ -19,7 +19,7 @@ import nucleus  # noqa: E402
 import shapes  # noqa: E402
 
 from mrcnn import COCO_CLASS_NAMES, utils, visualize  # noqa: E402
-from mrcnn.config import did_you_mean  # noqa: E402
+from mrcnn.data.checks import did_you_mean  # noqa: E402
 from mrcnn.data.survey import find_problems  # noqa: E402
 from mrcnn.engine.command_line import quiet_import  # noqa: E402
 from mrcnn.engine.h5_layout import read_file  # noqa: E402

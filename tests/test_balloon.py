@@ -324,6 +324,22 @@ def test_coco_weights_know_cocos_classes(dataset_dir, tmp_path):
     assert balloon.find_classes(args) == ["balloon"]
 
 
+def test_what_is_wrong_with_the_validation_shows_before_the_model(dataset_dir, tmp_path):
+    point = region({"name": "point", "cx": 1, "cy": 2})
+    via = {"0.png": {"filename": "0.png", "regions": [point]}}
+    (Path(dataset_dir) / "val" / "via_region_data.json").write_text(json.dumps(via))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mask_rcnn_balloon_0001.h5").touch()
+    for command in ("train", "evaluate"):
+        args = balloon.parse_arguments([command, "--weights", "last", "--dataset", dataset_dir, "--logs",
+                                        str(tmp_path)])  # fmt: skip
+        with pytest.raises(ValueError, match="val.*0.png, region 0 is a point"):
+            balloon.find_classes(args)
+    args = balloon.parse_arguments(["evaluate", "--weights", "last", "--dataset", dataset_dir, "--logs", str(tmp_path),
+                                    "--subset", "train"])  # fmt: skip
+    assert balloon.find_classes(args) == ["balloon"]
+
+
 # ---- command line
 
 

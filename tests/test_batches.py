@@ -233,6 +233,15 @@ def test_one_bad_image_in_the_first_batch_is_replaced(batch_size):
     assert 0 not in all_ids(stream, range(3)) and [name for name, _ in stream.problems] == ["link to 0"]
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_one_bad_image_that_is_tried_twice_counts_once(seed):
+    """What replaces it is drawn from all images, itself included; validation begins with the first image again."""
+    for make in (TrainingStream, ValidationData):
+        batches = make(Holes(3, bad={0}), config(IMAGES_PER_GPU=1, SEED=seed))
+        batches.check_first_batch()
+        assert 0 not in all_ids(batches, range(3))
+
+
 def test_a_clear_error_stays_as_it_is():
     class Named(Squares):
         def load_image(self, image_id):

@@ -81,6 +81,9 @@ def test_the_truth_itself_scores_one(truth, tmp_path, capsys):
     result = coco.evaluate_coco(model, dataset, annotations, "both", results_path=path)
     assert model.seen == 2 and result["bbox"]["AP"] == result["segm"]["AP"] == pytest.approx(1)
     assert (result["images"], result["objects"], result["detections"]) == (2, 3, 3)
+    confusion = result["confusion"]
+    assert confusion["names"] == dataset.class_names and confusion["kind"] == "segm"
+    assert np.trace(confusion["matrix"]) == np.sum(confusion["matrix"]) == 3
     assert annotations.loadRes(str(path)).getAnnIds() == [1, 2, 3]
     printed = capsys.readouterr().out
     assert printed.count("Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 1.000") == 2
@@ -180,6 +183,17 @@ def test_what_evaluate_coco_cannot_score(truth, tmp_path):
     other = coco.CocoDataset().load_coco(folder, "val", 2017, return_coco=True)
     with pytest.raises(ValueError, match=r"image 2 of source 'coco' .* is not in the annotations to score with"):
         coco.evaluate_coco(Truth(dataset), dataset, other)
+    unprepared = coco.CocoDataset()
+    annotations = unprepared.load_coco(folder, "val", 2017, return_coco=True)
+    with pytest.raises(ValueError, match="not prepared"):
+        coco.evaluate_coco(Truth(dataset), unprepared, annotations)
+
+
+@pytest.mark.parametrize(("missing", "message"), [("images", "list no images"), ("categories", "list no categories")])
+def test_annotations_of_nothing(tmp_path, missing, message):
+    folder = make_folder(tmp_path, [], **({"sizes": ()} if missing == "images" else {"categories": []}))
+    with pytest.raises(ValueError, match=f"the annotations of val {message}"):
+        coco.load_subsets(folder, ["val"], "2017")
 
 
 # ---- training

@@ -73,6 +73,12 @@ def test_a_filter_keeps_images_that_show_a_class(tmp_path):
         load(folder, class_ids=[2])
 
 
+def test_a_byte_order_mark_does_no_harm(tmp_path):
+    path = make_folder(tmp_path) / "annotations" / "instances_val2017.json"
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert load(tmp_path).num_images == 2
+
+
 def test_annotations_for_pycocotools_on_request(tmp_path):
     dataset = coco.CocoDataset()
     truth = dataset.load_coco(make_folder(tmp_path), "val", 2017, return_coco=True)
@@ -222,6 +228,12 @@ def test_polygons_outside_of_the_image_are_clipped_with_one_warning(tmp_path, fa
     assert len(caught) == 1
     masks, _ = dataset.load_mask(0)
     assert masks.shape == (20, 30, 1) and masks[5:15, 10:].all() and masks.sum() == 200
+
+
+def test_where_something_of_all_polygons_is_left_nothing_else_is_said(tmp_path):
+    folder = make_folder(tmp_path, [annotation(4, segmentation=([10, 5, 40, 5, 40, 15, 10, 15],))])
+    with pytest.warns(UserWarning, match="1 polygons reach outside of their image and are clipped, the first in"):
+        load(folder)
 
 
 def test_a_polygon_that_only_touches_the_image_is_no_object(tmp_path):

@@ -71,6 +71,7 @@ def test_help_has_all_flags_and_examples(capsys):
                  "--batch-size", "--precision", "--seed", "--output"):  # fmt: skip
         assert flag in text
     assert "sample.py train --weights none" in text and "splash: paint" in text
+    assert "train one stage instead of the schedule" in text
 
 
 def test_flags_become_settings():
@@ -114,7 +115,7 @@ def test_settings_that_cannot_be_are_refused():
         (("train", "--weights", "none", "--seed", "-1"), "--seed"),
         (("train", "--weights", "none", "--seed", str(2**32)), "below 2**32"),
         (("train", "--weights", "none", "--epoch", "3"), "unrecognized arguments: --epoch"),
-        (("train", "--weights", "none.h5"), "no such file. Did you mean none?"),
+        (("train", "--weights", "none.h5"), "no such file. Did you mean 'none'?"),
         (("train", "--weights", "weights.h5"), "no such file. Give a file, or one of coco, last, imagenet, none"),
         (("train", "--weights", "last"), "there is no checkpoint in logs"),
         (("train", "--weights", "none", "--layers", ""), "must name the layers"),
@@ -122,7 +123,7 @@ def test_settings_that_cannot_be_are_refused():
         (("train", "--weights", "none", "--layers", "backbone"), "no layer is called so"),
         (("train", "--weights", "none", "--steps", "1\u0663"), "must be a whole number"),
         (("splash", "--weights", "none"), "splash needs trained weights"),
-        (("evaluate", "--weights", "imagenet"), "a backbone without heads"),
+        (("evaluate", "--weights", "imagenet"), "a backbone without heads; give a file, or last\n"),
         (("evaluate", "--weights", "coco", "--epochs", "3"), "--epochs is for train"),
         (("splash", "--weights", "coco", "--batch-size", "3"), "--batch-size is for train"),
     ],
@@ -132,7 +133,7 @@ def test_what_is_refused(capsys, arguments, message):
 
 
 def test_coco_weights_have_to_be_there_if_they_are_not_downloaded(capsys):
-    assert "fetches it" in refused(capsys, "train", "--weights", "coco", download=False)
+    assert "--download fetches it" in refused(capsys, "train", "--weights", "coco", download=False)
 
 
 def test_folders_that_cannot_be_written_to(capsys, tmp_path):

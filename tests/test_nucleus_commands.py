@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,14 @@ def test_an_unreadable_image_is_named_and_the_others_are_done(folder, tmp_path, 
     assert [len(submission[name]) for name in "abcd"] == [1, 0, 3, 2]
     out = capsys.readouterr().out
     assert "3 of 4 images" in out and "Left out: image 'b' of source 'nucleus'" in out
+
+
+def test_without_a_readable_image_detection_fails(folder, tmp_path):
+    shutil.rmtree(folder / "stage1_test" / "t2")
+    oracle = Oracle(nucleus.make_dataset(folder, "stage1_test"))
+    (folder / "stage1_test" / "t1" / "images" / "t1.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"1 of 1 images cannot be read:\n  image 't1'"):
+        nucleus.detect(oracle, folder, "stage1_test", tmp_path)
 
 
 def test_a_stopped_detection_leaves_no_submission(folder, tmp_path):

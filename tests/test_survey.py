@@ -1,8 +1,12 @@
 """What is counted of a data set, and what is found wrong with it."""
 
+import re
+
 import numpy as np
+import pytest
 from drawn import Drawn, truth
 
+from mrcnn.config import Config
 from mrcnn.data.survey import find_problems, survey
 
 
@@ -33,6 +37,27 @@ def test_facts():
     assert [fact.image_id for fact in survey(dataset, [1, 0], workers=1)] == [1, 0]
 
 
+@pytest.mark.parametrize(
+    ("image", "color"),
+    [
+        (np.full((64, 80), 50, np.uint8), [50] * 3),
+        (np.full((64, 80, 4), (10, 20, 30, 255), np.uint8), [10, 20, 30]),
+        (np.full((64, 80, 3), 0.4), [102] * 3),
+    ],
+)
+def test_images_count_as_what_the_network_sees(image, color):
+    class Other(Drawn):
+        def load_image(self, image_id):
+            return image
+
+    dataset = Other(truth((1, 2, 3, 12, 30)))
+    (fact,) = survey(dataset)
+    assert (fact.height, fact.width, fact.error) == (64, 80, "")
+    np.testing.assert_allclose(fact.mean_color, color)
+    (fact,) = survey(dataset, channels=7)
+    assert "where 7 are expected" in fact.error
+
+
 def test_a_sound_data_set_has_no_problems():
     assert problems(Drawn(truth((1, 2, 3, 12, 15), (2, 20, 20, 40, 44)), truth((3, 0, 0, 9, 9)))) == {}
 
@@ -47,6 +72,11 @@ def test_images_with_problems():
         "more than 3 objects": ([2], 0),
         "crowd": ([1], 1),
     }
+
+
+def test_settings_that_are_named_exist():
+    texts = " ".join(f"{problem.name} {problem.consequence}" for problem in find_problems([], None, (8,), 3))
+    assert [name for name in re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", texts) if not hasattr(Config, name)] == []
 
 
 def test_objects_with_problems():

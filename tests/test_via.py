@@ -80,21 +80,29 @@ def test_what_is_not_there_is_named(tmp_path):
         via.read_folder(tmp_path)
     write(tmp_path, {"a.png": [region()], "b.png": [region()]})
     (tmp_path / "b.png").unlink()
-    with pytest.raises(FileNotFoundError, match="1 images that are not in .*: b.png"):
+    with pytest.raises(FileNotFoundError, match="of the 2 images .*, 1 are not in .*: b.png. Put them there, or"):
         via.read_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "message"),
     [
-        "", "{", "[]", "3", '{"images": [], "annotations": [{"id": 1}]}', '{"a": {"regions": []}}',
-        '{"a": {"filename": "a.png", "regions": [{"shape": 1}]}}', '{"a": {"filename": "a.png", "regions": 5}}',
-        '{"a": {"filename": 5, "regions": []}}', '{"_via_img_metadata": []}',
+        ("", "not JSON"),
+        ("{", "not JSON"),
+        ("[]", "of type list"),
+        ("3", "of type int"),
+        ('{"_via_img_metadata": []}', "of type list"),
+        ('{"images": [], "annotations": [{"id": 1}]}', "looks like COCO's"),
+        ('{"a": {"filename": "a.png"}, "b": {"regions": []}}', "entry 'b' is no image"),
+        ('{"a": {"filename": "a.png", "regions": [{"shape": 1}]}}', "entry 'a' is no image"),
+        ('{"a": {"filename": "a.png", "regions": 5}}', "entry 'a' is no image"),
+        ('{"a": {"filename": 5, "regions": []}}', "entry 'a' is no image"),
+        ('{"version": "5.2", "shapes": [], "imagePath": "a.png"}', "entry 'version' is no image"),
     ],
-)  # fmt: skip
-def test_other_json_is_refused(tmp_path, content):
+)
+def test_other_json_is_refused(tmp_path, content, message):
     (tmp_path / via.FILE_NAME).write_text(content)
-    with pytest.raises(ValueError, match=f"{via.FILE_NAME} is not a file of the VGG Image Annotator"):
+    with pytest.raises(ValueError, match=f"{via.FILE_NAME} is not a file of the VGG Image Annotator.*{message}"):
         via.read_folder(tmp_path)
 
 
@@ -196,9 +204,18 @@ def test_regions_out_of_the_image_are_cut_off_with_one_warning(tmp_path):
         photos = via.read_folder(tmp_path)
     assert len(caught) == 1
     message = str(caught[0].message)
-    assert "2 regions reach out of their images" in message and "the first is a.png, region 1" in message
+    assert "2 regions reach out of their images" in message and "The first is a.png, region 1" in message
+    assert "nothing is left" not in message
     inside = via.draw_shape(photos[0].regions[1].shape, (20, 27))
     assert np.array_equal(inside, via.draw_shape(photos[0].regions[1].shape, (60, 60))[:20, :27]) and inside.any()
+
+
+def test_regions_beyond_the_image_are_counted(tmp_path):
+    beyond = TRIANGLE | {"all_points_x": [100, 140, 125]}
+    write(tmp_path, {"a.png": [region(), region(beyond)], "b.png": [region(TRIANGLE | {"all_points_x": [20, 40, 25]})]})
+    with pytest.warns(UserWarning, match="2 regions reach out .*; of 1 of them nothing is left, and they are no"):
+        photos = via.read_folder(tmp_path)
+    assert not via.draw_shape(photos[0].regions[1].shape, (20, 27)).any()
 
 
 # ---- classes

@@ -80,9 +80,10 @@ class Items:
             raise
         except Exception as error:
             if strict and not self._worked:
-                if self._first_error:
+                where = image_name(self.dataset, image_id)
+                if self._first_error and self._first_error[1] != where:
                     self._raise_named(*self._first_error)
-                self._first_error = error, image_name(self.dataset, image_id)
+                self._first_error = self._first_error or (error, where)  # one image may be tried again
             self.record.failed(image_id, self.reference(image_id), error)
             return None
         self._worked = True

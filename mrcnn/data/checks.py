@@ -1,5 +1,6 @@
 """What can be wrong with a data set: checks that name the image, and a record of images that could not be used."""
 
+import difflib
 import logging
 import threading
 import warnings
@@ -19,6 +20,12 @@ class NoObjects(Exception):
     def __init__(self, always):
         super().__init__(always)
         self.always = always
+
+
+def did_you_mean(name, known):
+    """A sentence that proposes the known name nearest to a misspelt one; empty if none is near."""
+    close = difflib.get_close_matches(str(name).lower(), known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def image_name(dataset, image_id):

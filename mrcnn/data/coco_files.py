@@ -1,7 +1,6 @@
 """Files of COCO instances: reading and checking them, and drawing their masks."""
 
 import contextlib
-import difflib
 import io
 import json
 import math
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+
+from mrcnn.data.checks import did_you_mean
 
 CLIP_BEYOND = 1  # pixels outside of its image from which on a polygon is clipped here: less is how COCO draws borders
 
@@ -39,7 +40,7 @@ def find_annotations(dataset_dir, subset, year):
     path = annotations_path(dataset_dir, subset, year)
     if os.path.isfile(path):
         return path
-    if _close(subset, FOLDERS) and _close(year, YEARS):  # else it is data of one's own
+    if did_you_mean(subset, FOLDERS) and did_you_mean(year, YEARS):  # else it is data of one's own
         try:
             check_subset(subset, year)
         except ValueError as error:
@@ -53,15 +54,10 @@ def check_subset(subset, year):
     """Raises a ValueError for a subset or a year that COCO does not have."""
     for what, value, known in (("year", year, YEARS), ("subset", subset, tuple(FOLDERS))):
         if value not in known:
-            close = _close(value, known)
-            hint = f". Did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"{what} must be one of {', '.join(known)}; received {value!r}{hint}")
+            raise ValueError(f"{what} must be one of {', '.join(known)}; received {value!r}."
+                             f"{did_you_mean(value, known)}")
     if FOLDERS[subset] != subset and year != "2014":
         raise ValueError(f"minival and valminusminival are parts of 2014's validation set; of {year} use train and val")
-
-
-def _close(value, known):
-    return difflib.get_close_matches(value, known, n=1)
 
 
 def read_annotations(path):
@@ -130,7 +126,7 @@ def name_of(annotation):
 
 def _read_json(path):
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # some editors put a byte order mark first
             data = json.load(file)
     except ValueError as error:  # of the JSON or of its letters
         raise ValueError(f"{path} is not JSON, or not all of it is there ({error}). Fetch it again") from error
@@ -266,8 +262,9 @@ def _clean_polygons(path, data, images):
                 gone += not kept[place]
         annotation["segmentation"] = [polygon for polygon in kept if polygon]
     data["annotations"] = [a for a in data["annotations"] if a["segmentation"]]
+    left = f"; of {gone} nothing is left" if gone else ""
     for found, what in ((thin, "polygons have less than three points and are left out"),
-                        (outside, f"polygons reach outside of their image and are clipped; of {gone} nothing is left")):
+                        (outside, f"polygons reach outside of their image and are clipped{left}")):
         if found:
             warnings.warn(f"{path}: {len(found)} {what}, the first in {name_of(found[0])}", stacklevel=4)
 

@@ -235,7 +235,7 @@ class DataGenerator(Batches):
     these and makes the item `(inputs, outputs)`, outputs being class ids [batch, rois, 1], deltas and masks as
     `build_detection_targets` returns them.
 
-    Images without objects, and (once the first batch is made) images that cannot be used, are replaced by others.
+    Images without objects, and images that cannot be used, are replaced by others.
 
     Args:
         dataset: Dataset, prepared.

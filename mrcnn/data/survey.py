@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mrcnn.data.checks import clean_masks, image_name
+from mrcnn.geometry.images import standardize_image
 from mrcnn.geometry.masks import extract_bboxes
 
 SMALL, LARGE = 0.5, 2  # times the side of the smallest and of the largest anchor, beyond which none fits
@@ -53,33 +54,33 @@ class Problem:
     objects: int
 
 
-def survey(dataset, image_ids=None, workers=4):
+def survey(dataset, image_ids=None, workers=4, channels=3):
     """Reads images and masks, several at a time, and keeps what can be counted of them.
 
     Args:
         dataset: Dataset, prepared.
         image_ids: list of int; by default all.
         workers: int, threads.
+        channels: int, what the network takes (`IMAGE_CHANNEL_COUNT`); images become that as they do in training.
 
     Returns:
         list of ImageFacts, in the order of `image_ids`.
     """
     image_ids = dataset.image_ids if image_ids is None else image_ids
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(lambda image_id: _facts(dataset, int(image_id)), image_ids))
+        return list(pool.map(lambda image_id: _facts(dataset, int(image_id), channels), image_ids))
 
 
-def _facts(dataset, image_id):
+def _facts(dataset, image_id, channels):
+    where = image_name(dataset, image_id)
     try:
-        image = dataset.load_image(image_id)
-        masks, class_ids = clean_masks(
-            *dataset.load_mask(image_id), image.shape, dataset.num_classes, image_name(dataset, image_id)
-        )
+        image = standardize_image(dataset.load_image(image_id), channels, where)
+        masks, class_ids = clean_masks(*dataset.load_mask(image_id), image.shape, dataset.num_classes, where)
     except Exception as error:  # each data set has its own kinds
         return ImageFacts(image_id, error=f"{type(error).__name__}: {error}")
     boxes = extract_bboxes(masks)
     areas = [int(masks[y1:y2, x1:x2, index].sum()) for index, (y1, x1, y2, x2) in enumerate(boxes)]
-    mean_color = image.reshape(-1, image.shape[2]).mean(axis=0)
+    mean_color = image.mean(axis=(0, 1))
     return ImageFacts(image_id, *image.shape[:2], mean_color, class_ids, boxes, np.array(areas, int))
 
 
@@ -113,7 +114,7 @@ def find_problems(facts, scale, anchor_scales, most_objects):
     return [
         images("image or masks cannot be read", "left out; too many end the training",
                [fact.image_id for fact in facts if fact.error]),
-        images("no objects", "left out, unless USE_EMPTY_IMAGES",
+        images("no objects", "left out",
                [fact.image_id for fact in usable if not len(fact.class_ids)]),
         images("nothing but crowds", "left out",
                [fact.image_id for fact in usable if len(fact.class_ids) and (fact.class_ids < 0).all()]),

@@ -102,17 +102,32 @@ def read_file(path):
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except ValueError as error:  # of the JSON or of its letters
+        raise ValueError(_not_via(path, f"it is not JSON, or not all of it is there: {error}")) from error
+    if isinstance(content, dict):
         content = content.get("_via_img_metadata", content)  # a project holds more than annotations
-        images = [_image(path, entry["filename"], entry.get("regions") or []) for entry in content.values()]
-    except (ValueError, AttributeError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{path} is not a file of the VGG Image Annotator 1 or 2 ({type(error).__name__}: {error}). Export "
-            "the annotations as JSON in VIA's menu 'Annotation'"
-        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(_not_via(path, f"it holds something of type {type(content).__name__}, not a dict of images"))
+    images = []
+    for key, entry in content.items():
+        try:
+            images.append(_image(path, entry["filename"], entry.get("regions") or []))
+        except (AttributeError, TypeError, KeyError) as error:
+            why = f"its entry {key!r} is no image with filename, and regions with shape_attributes"
+            if {"images", "annotations"} <= set(content):
+                why = "it looks like COCO's format, which the COCO sample reads"
+            raise ValueError(_not_via(path, why)) from error
     for _, regions in images:
         for region in regions:
             check_shape(region.shape, region.where)
     return images
+
+
+def _not_via(path, why):
+    return (
+        f"{path} is not a file of the VGG Image Annotator 1 or 2: {why}. Export the annotations as JSON in VIA's menu "
+        "'Annotation'"
+    )
 
 
 def _image(path, name, regions):
@@ -130,8 +145,8 @@ def _image_sizes(path, names):
     missing = [name for name in names if not os.path.isfile(os.path.join(folder, name))]
     if missing:
         raise FileNotFoundError(
-            f"{path} annotates {len(missing)} images that are not in {folder}: {', '.join(missing[:10])}"
-            + (", ..." if len(missing) > 10 else "")
+            f"{path}: of the {len(names)} images that it annotates, {len(missing)} are not in {folder}: "
+            f"{', '.join(missing[:10])}{', ...' if len(missing) > 10 else ''}. Put them there, or remove their entries"
         )
     sizes, unreadable = [], []
     for name in names:
@@ -151,15 +166,17 @@ def _image_sizes(path, names):
 
 def _warn_of_cut_regions(path, photos):
     """Warns once, with a count, if outlines reach out of their images."""
-    cut = []
+    cut, gone = [], 0
     for photo in photos:
         for region in photo.regions if photo.width else ():
             x1, y1, x2, y2 = extent(region.shape)
             if min(x1, y1) < 0 or x2 > photo.width or y2 > photo.height:
                 cut.append(region.where)
+                gone += not draw_shape(region.shape, (photo.height, photo.width)).any()
     if cut:
+        left = f"; of {gone} of them nothing is left, and they are no objects" if gone else ""
         _warn(
-            f"{path}: {len(cut)} regions reach out of their images and are cut off at the border; the first is "
+            f"{path}: {len(cut)} regions reach out of their images and are cut off at the border{left}. The first is "
             f"{cut[0].removeprefix(path + ': ')}. Many of them mean that images were resized after they were annotated"
         )
 

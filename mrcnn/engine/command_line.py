@@ -5,7 +5,6 @@ A program adds its own flags to `make_parser`, and has `check_arguments` refuse 
 
 import argparse
 import contextlib
-import difflib
 import functools
 import glob
 import os
@@ -14,6 +13,7 @@ import sys
 import tempfile
 import warnings
 
+from mrcnn.data.checks import did_you_mean
 from mrcnn.engine.h5_layout import read_file
 
 WEIGHTS = ("coco", "last", "imagenet", "none")
@@ -46,15 +46,18 @@ def make_parser(description, commands, examples, output):
                              "only, to train from; none: train from nothing; or the path of an .h5 file")  # fmt: skip
     parser.add_argument("--output", metavar="<folder>", help=output)
     group = parser.add_argument_group(
-        "the network and its training", "What is not given is as the program's configuration and schedule have it."
+        "the network and its training",
+        "What is not given is as the program's configuration and schedule have it.\n"
+        "--epochs, --steps and --layers train one stage instead of the schedule: that\n"
+        "of --layers, else of the layers that the schedule begins with, the heads\n"
+        "(with --weights none of all layers).",
     )
     group.add_argument("--epochs", type=at_least(1), metavar="<n>",
-                       help="train one stage up to this many epochs in total, instead of the schedule")  # fmt: skip
+                       help="train up to this many epochs in total")  # fmt: skip
     group.add_argument("--steps", type=at_least(1), metavar="<n>",
-                       help="train one stage with so many batches per epoch (at most so many to validate)")  # fmt: skip
+                       help="train with so many batches per epoch (at most so many to validate)")  # fmt: skip
     group.add_argument("--layers", type=layers, metavar="<layers>",
-                       help="train one stage of heads, 3+, 4+, 5+, all or a regular expression of layer names, "
-                            "instead of the schedule")  # fmt: skip
+                       help="train heads, 3+, 4+, 5+, all or a regular expression of layer names")  # fmt: skip
     group.add_argument("--batch-size", type=at_least(1), metavar="<n>", help="images per batch in training")
     # The config knows which ones there are, and proposes one for what is misspelt.
     group.add_argument("--backbone", metavar="<name>",
@@ -72,9 +75,7 @@ def one_of(choices):
     def word(text):
         if text in choices:
             return text
-        close = difflib.get_close_matches(text.lower(), list(choices), n=1)
-        hint = f". Did you mean {close[0]!r}?" if close else ""
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(choices)}{hint}")
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(choices)}.{did_you_mean(text, choices)}")
 
     return word
 
@@ -119,11 +120,9 @@ def layers(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
     # Whether an expression fits a layer shows when the network is there; a plain word can be judged now.
     if re.fullmatch(r"[\w+]+", text) and not text.startswith(LAYER_NAMES):
-        close = difflib.get_close_matches(text.lower(), PRESETS, n=1)
-        hint = f". Did you mean {close[0]!r}?" if close else ""
         raise argparse.ArgumentTypeError(
             f"{text!r} is none of {', '.join(PRESETS)}, and no layer is called so: their names begin with "
-            f"{', '.join(LAYER_NAMES)}{hint}"
+            f"{', '.join(LAYER_NAMES)}.{did_you_mean(text, PRESETS)}"
         )
     return text
 
@@ -138,7 +137,8 @@ def check_arguments(parser, args, coco_path, download=True):
         parser: of `make_parser`.
         args: what it parsed; the program has a flag `--logs`, too.
         coco_path: of the COCO weights.
-        download: whether the COCO weights are downloaded if they are not there.
+        download: whether the COCO weights are downloaded if they are not there; a program that ever says no has a flag
+            `--download`.
     """
     if args.command != "train":
         for name in OF_TRAINING:
@@ -147,7 +147,7 @@ def check_arguments(parser, args, coco_path, download=True):
         if args.weights in ("imagenet", "none"):
             what = "a backbone without heads" if args.weights == "imagenet" else "a network that knows nothing"
             parser.error(f"{args.command} needs trained weights, and --weights {args.weights} is {what}; give a file, "
-                         "last or coco")
+                         "or last")
     _check_weights(parser, args, coco_path, download)
     if args.command == "train":
         check_writable(parser, "--logs", args.logs)
@@ -157,8 +157,7 @@ def check_arguments(parser, args, coco_path, download=True):
 
 def _check_weights(parser, args, coco_path, download):
     if args.weights == "coco" and not download and not os.path.isfile(coco_path):
-        parser.error(f"--weights coco: {coco_path} is not there. mrcnn.utils.download_trained_weights({coco_path!r}) "
-                     "fetches it; or give the path of another file")
+        parser.error(f"--weights coco: {coco_path} is not there; --download fetches it, or give the path of a file")
     if args.weights == "last" and not glob.glob(os.path.join(glob.escape(args.logs), "*", "mask_rcnn_*.h5")):
         parser.error(f"--weights last: there is no checkpoint in {args.logs}; train first, or give --logs")
     if args.weights in WEIGHTS:
@@ -169,8 +168,7 @@ def _check_weights(parser, args, coco_path, download):
         except ValueError as error:
             parser.error(f"--weights: {error}")
     else:
-        close = difflib.get_close_matches(args.weights.lower(), WEIGHTS, n=1)
-        hint = f" Did you mean {close[0]}?" if close else f" Give a file, or one of {', '.join(WEIGHTS)}"
+        hint = did_you_mean(args.weights, WEIGHTS) or f" Give a file, or one of {', '.join(WEIGHTS)}"
         parser.error(f"--weights {args.weights}: there is no such file.{hint}")
 
 

@@ -6,7 +6,6 @@ The file is long for its docstrings: this class is what users read. Its methods 
 from __future__ import annotations
 
 import datetime
-import difflib
 import os
 import threading
 
@@ -14,6 +13,7 @@ import keras
 import numpy as np
 
 from mrcnn.data import loader
+from mrcnn.data.checks import did_you_mean
 from mrcnn.engine import callbacks, evaluation, inference, training, weights
 from mrcnn.engine.inspect import Inspector, log
 from mrcnn.geometry.boxes import norm_boxes
@@ -44,9 +44,7 @@ class MaskRCNN:
 
     def __init__(self, mode, config, model_dir):
         if mode not in MODES:
-            close = difflib.get_close_matches(str(mode).lower(), MODES, n=1)
-            raise ValueError(f"mode must be one of {MODES}; received {mode!r}."
-                             + (f" Did you mean {close[0]!r}?" if close else ""))
+            raise ValueError(f"mode must be one of {MODES}; received {mode!r}.{did_you_mean(mode, MODES)}")
         if isinstance(config, type):
             raise ValueError(f"config must be an instance; received the class {config.__name__}: {config.__name__}()")
         config.check_model()

@@ -69,8 +69,9 @@ class BalloonDataset(utils.Dataset):
                 Without attributes all regions are of one class, that of `classes` or "balloon".
             classes: list of str, names of the classes in the order of their ids; None takes those that were added
                 before, else those found, in alphabetical order. Give all data sets of a model the same.
-            keep_empty: True keeps photos without regions as such without objects (see `Config.USE_EMPTY_IMAGES`). False
-                leaves them out, because VIA lists photos that nobody has annotated yet as well.
+            keep_empty: True keeps photos without regions as such without objects: training passes them over, evaluation
+                counts what is found in them as wrong. False leaves them out, because VIA lists photos that nobody has
+                annotated yet as well.
 
         Raises:
             FileNotFoundError: no such folder, no VIA file in it, or photos of it are missing.
@@ -315,7 +316,11 @@ def find_classes(args):
     if args.dataset:  # numbered as in training, whatever another subset shows
         has_train = args.command != "evaluate" or os.path.isdir(os.path.join(args.dataset, "train"))
         subset = "train" if has_train else args.subset
-        return load_subset(args.dataset, subset, args.attribute, args.classes).balloon_classes()
+        classes = load_subset(args.dataset, subset, args.attribute, args.classes).balloon_classes()
+        other = {"train": "val", "evaluate": args.subset}.get(args.command, subset)
+        if other != subset:  # what is wrong with it shows now, and not after downloads and the building of the model
+            load_subset(args.dataset, other, args.attribute, classes)
+        return classes
     knows_coco = args.weights == "coco" or (
         os.path.isfile(args.weights) and command_line.class_count(args.weights) == len(COCO_CLASS_NAMES)
     )

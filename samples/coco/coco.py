@@ -31,7 +31,7 @@ if __name__ == "__main__":
 from mrcnn import utils  # noqa: E402
 from mrcnn.config import Config  # noqa: E402
 from mrcnn.data import coco_files  # noqa: E402
-from mrcnn.data.checks import image_name  # noqa: E402
+from mrcnn.data.checks import check_ready, image_name  # noqa: E402
 from mrcnn.data.shared_classes import SharedClasses  # noqa: E402
 
 # In 2014 most validation images ("35k") served for training too, and 5,000 others, "minival", for validation; the data
@@ -259,6 +259,9 @@ def load_subsets(dataset_dir, subsets, year, download=False):
     dataset = CocoDataset()
     for subset in subsets:
         coco = dataset.load_coco(dataset_dir, subset, year, return_coco=True, auto_download=download)
+    for what, found in (("images", dataset.image_info), ("categories", dataset.class_info[1:])):
+        if not found:
+            raise ValueError(f"{dataset_dir}: the annotations of {' and '.join(subsets)} list no {what}")
     dataset.prepare()
     return dataset, coco
 
@@ -313,6 +316,7 @@ def evaluate_coco(model, dataset, coco, eval_type="bbox", limit=0, image_ids=Non
 
     started = time.perf_counter()
     scoring.check_arguments(eval_type, evaluation.COCO_DETECTIONS)
+    check_ready(dataset)
     category_ids = coco_categories(dataset)
     chosen = evaluation.choose_images(dataset, image_ids, limit)
     coco_ids = check_images(dataset, coco, chosen)
@@ -330,7 +334,8 @@ def evaluate_coco(model, dataset, coco, eval_type="bbox", limit=0, image_ids=Non
     if verbose:
         print(f"Prediction time: {found.seconds:.1f} s, {found.seconds / len(scored):.3f} s per image")
         print(f"Total time: {seconds:.1f} s")
-    return result | {"seconds_detecting": found.seconds, "seconds": seconds, "left_out": found.left_out}
+    return result | {"seconds_detecting": found.seconds, "seconds": seconds, "left_out": found.left_out,
+                     "confusion": evaluation.confusion(found, dataset, "bbox" if eval_type == "bbox" else "segm")}
 
 
 def check_images(dataset, coco, chosen):

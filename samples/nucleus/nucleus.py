@@ -28,8 +28,8 @@ if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's remarks would bury what this program says
 
 from mrcnn import utils  # noqa: E402
-from mrcnn.config import Config, did_you_mean  # noqa: E402
-from mrcnn.data.checks import too_many  # noqa: E402
+from mrcnn.config import Config  # noqa: E402
+from mrcnn.data.checks import did_you_mean, too_many  # noqa: E402
 
 COCO_WEIGHTS_PATH = os.path.join(ROOT_DIR, "mask_rcnn_coco.h5")
 DEFAULT_LOGS_DIR = os.path.join(ROOT_DIR, "logs")
@@ -378,8 +378,8 @@ def new_folder(results_dir):
 def detect(model, dataset_dir, subset, results_dir=RESULTS_DIR):
     """Detects nuclei in all images of a subset; writes a submission and a picture of each image.
 
-    An image that cannot be read is named, and stands in the submission as one without nuclei. If they are more than one
-    and more than 5 %, that is an error in the end.
+    An image that cannot be read is named, and stands in the submission as one without nuclei. If they are all, or more
+    than one and more than 5 %, that is an error in the end.
 
     Args:
         model: MaskRCNN in inference mode.
@@ -414,7 +414,7 @@ def detect(model, dataset_dir, subset, results_dir=RESULTS_DIR):
                 PIL.Image.fromarray(picture).save(os.path.join(folder, f"{name}.png"))
             advance()
     os.replace(path + ".part", path)  # only a whole submission gets the name
-    if too_many(len(unreadable), dataset.num_images):
+    if too_many(len(unreadable), dataset.num_images) or len(unreadable) == dataset.num_images:
         raise ValueError("\n  ".join([f"{len(unreadable)} of {dataset.num_images} images cannot be read:", *unreadable])
                          + f"\nThe others are in {folder}")
     for line in unreadable:
@@ -477,7 +477,8 @@ def evaluate(model, dataset_dir, subset):
     with progress(dataset.num_images, "Evaluating") as advance:
         found = evaluation.collect(model.detect, dataset, dataset.image_ids, advance=advance)
     # An image can have hundreds of nuclei, more than COCO's limit of detections.
-    result = evaluation.score_findings(found, dataset, max_detections=max(100, model.config.DETECTION_MAX_INSTANCES))
+    most = max(evaluation.COCO_DETECTIONS, model.config.DETECTION_MAX_INSTANCES)
+    result = evaluation.score_findings(found, dataset, max_detections=most)
     rows, truth = collections.defaultdict(list), collections.defaultdict(list)
     for grouped, some in ((rows, found.rows), (truth, found.annotations)):
         for row in some:
