@@ -18,7 +18,7 @@ export KERAS_BACKEND ?= tensorflow
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 LONG := long-core long-balloon long-nucleus long-jax long-torch
-.PHONY: help demo notebooks test check long $(LONG) data golden backends lint clean
+.PHONY: help demo notebooks pictures test check long $(LONG) data golden backends lint clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z -]+):.*## /  make \1\t/' | expand -t 30
@@ -28,6 +28,9 @@ demo: $(VENV)/.core  ## train a small network on drawn shapes, evaluate it, writ
 
 notebooks: $(VENV)/.dev  ## execute all notebooks anew, and keep their outputs in them
 	$(PY) notebooks/refresh.py
+
+pictures: $(VENV)/.core  ## make the pictures of the README anew
+	$(PY) docs/pictures.py
 
 test: $(VENV)/.dev lint  ## all tests on TensorFlow, but the long ones
 	$(PY) -m pytest -m "not long and not data and not backend"

@@ -1,5 +1,6 @@
 """The project around the code: metadata that stands once, what a wheel holds, what an import pulls in."""
 
+import json
 import re
 import subprocess
 import sys
@@ -30,6 +31,8 @@ def requirement_names(requirements):
 
 
 CORE = requirement_names(PROJECT["dependencies"])
+PAGES = [path for pattern in ("*.md", "docs/*.md", "notebooks/*.md", "samples/*/*.md", "benchmarks/*.md",
+                              "notebooks/*.ipynb") for path in sorted(ROOT.glob(pattern))]  # fmt: skip
 
 
 def test_the_version_stands_once():
@@ -70,6 +73,49 @@ def test_class_names_of_coco():
     assert len(mrcnn.COCO_CLASS_NAMES) == len(set(mrcnn.COCO_CLASS_NAMES)) == 81
     numbers = {"BG": 0, "person": 1, "car": 3, "cat": 16, "dining table": 61, "toothbrush": 80}
     assert {name: mrcnn.COCO_CLASS_NAMES.index(name) for name in numbers} == numbers
+
+
+def text_of(page):
+    """A page without its blocks of code; of a notebook its cells of text."""
+    text = page.read_text()
+    if page.suffix == ".ipynb":
+        cells = (cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
+        text = "\n\n".join("".join(cell["source"]) for cell in cells)
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def headings(page):
+    """The names that links to places within a page have."""
+    titles = re.findall(r"^#+ (.+)$", text_of(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.strip().lower()).replace(" ", "-") for title in titles}
+
+
+def broken_links(page, root=ROOT):
+    """Links of a page, and its pictures, that lead nowhere within `root`; addresses on the web are not asked for."""
+    broken = []
+    for link in re.findall(r"\[[^]]*]\(([^)\s]+)\)", text_of(page)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, place = link.partition("#")
+        target = (page.parent / path if path else page).resolve()
+        if not target.exists() or not target.is_relative_to(root) or (place and place not in headings(target)):
+            broken.append(link)
+    return broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page):
+    assert broken_links(page) == []
+
+
+def test_broken_links_are_found(tmp_path):
+    (tmp_path / "other.md").write_text("# The other page, in short\n")
+    good = "[a](other.md) [b](other.md#the-other-page-in-short) [c](#here) [d](https://example.org/nothing)\n"
+    code = "```\nlist[0](1)\n```\n"
+    bad = "![e](none.png) [f](other.md#there) [g](../)\n"
+    page = tmp_path / "page.md"
+    page.write_text(f"## Here\n{good}{code}{bad}")
+    assert broken_links(page, tmp_path) == ["none.png", "other.md#there", "../"]
 
 
 @pytest.fixture(scope="module")
