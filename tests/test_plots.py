@@ -83,6 +83,7 @@ def test_losses_over_epochs(tmp_path):
         assert total.lines[0].get_xydata().tolist() == [[1, 3], [2, 2]]
         assert total.lines[1].get_xydata().tolist() == [[2, 2.5]], "the last values of an epoch that was run again"
         assert [len(ax.lines) for ax in figure.axes] == [2, 1]
+        assert {(ax.get_xlabel(), ax.get_ylabel()) for ax in figure.axes} == {("epoch", "loss")}
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="no log of a training"):
         visualize.plot_losses(tmp_path / "other.csv")

@@ -287,7 +287,7 @@ def _plot_loss(ax, epochs, values, name, title):
         if key in values and np.isfinite(values[key]).any():
             known = np.isfinite(values[key])
             ax.plot(epochs[known], values[key][known], style, color=color, label=label, marker=".", markersize=4)
-    ax.set(title=title, xlabel="epoch")
+    ax.set(title=title, xlabel="epoch", ylabel="loss")
     ax.set_ylim(bottom=0)
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(color="0.9")
