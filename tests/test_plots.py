@@ -124,6 +124,18 @@ def test_weights_that_look_wrong_are_flagged(capsys):
     assert "(4, 3)" in lines["fine/kernel"]
 
 
+def test_a_variance_overflows_by_its_root(capsys):
+    """Pixels of 0 to 255 in front of a batch normalisation are no overflow; what is as large as 1000 is."""
+    model = keras.Sequential([keras.Input((3,)), *(keras.layers.BatchNormalization(name=name) for name in "abc")])
+    for name, mean, variance in (("a", 300, 1.7e4), ("b", 300, 1.1e6), ("c", 1100, 1.7e4)):
+        gamma, beta, *_ = model.get_layer(name).get_weights()
+        steps = np.arange(3)  # not all the same
+        model.get_layer(name).set_weights([gamma, beta, mean + steps, variance + steps])
+    visualize.display_weight_stats(model)
+    marked = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.endswith("Overflow?")]
+    assert [name.split("/")[-2:] for name in marked] == [["b", "moving_variance"], ["c", "moving_mean"]]
+
+
 # ------------------------------------------------------------------ how they all look
 @pytest.mark.parametrize("picture", golden_pictures.PICTURES, ids=lambda picture: picture.__name__)
 def test_figures_look_as_before(picture, tmp_path):
