@@ -1,6 +1,7 @@
 """Curves, grids and tables."""
 
 import csv
+import itertools
 import sys
 
 import golden_pictures
@@ -60,8 +61,37 @@ def test_confusion_matrix_shows_counts():
         visualize.plot_confusion_matrix(np.eye(3), NAMES[:2])
     with pytest.raises(ValueError, match="must be square"):
         visualize.plot_confusion_matrix(np.ones((2, 3)))
-    large = visualize.plot_confusion_matrix(np.eye(81))
-    assert not large.texts, "numbers would not be legible"
+
+
+@pytest.mark.parametrize("count", [3, 20, 81, 300])
+def test_matrices_of_any_size_fit_a_page(count):
+    """No longer side than 12 inches; names do not touch, and numbers stay in their cells or are left out."""
+    names = ["BG", *(f"class {number}" for number in range(1, count))]
+    ids, overlaps = np.arange(1, count), np.diag(np.linspace(0.4, 1, count - 1))
+    for ax in (visualize.plot_confusion_matrix(np.eye(count, dtype=int) * 100, names),
+               visualize.plot_overlaps(ids, ids[::-1], np.ones(count), overlaps, names)):  # fmt: skip
+        assert max(ax.figure.get_size_inches()) <= 12
+        ax.figure.canvas.draw()
+        for axis, side in ((ax.xaxis, "x"), (ax.yaxis, "y")):
+            boxes = sorted(getattr(label.get_window_extent(), f"interval{side}").tolist()
+                           for label in axis.get_ticklabels())  # fmt: skip
+            assert all(before[1] <= after[0] + 1 for before, after in itertools.pairwise(boxes))
+        cell = ax.get_window_extent().width / len(ax.images[0].get_array())
+        written = [text for text in ax.texts if text.get_text()]
+        assert all(text.get_window_extent().width <= cell and text.get_fontsize() >= 5.5 for text in written)
+        assert bool(written) == (count <= 20)
+
+
+def test_overlaps_of_many_are_marked():
+    """Where no number fits, a dot says match and a cross wrong, beside a bar of the shades."""
+    ids, count = np.ones(60, int), 60
+    predicted = np.where(np.arange(count) < 10, 2, 1)
+    overlaps = np.diag(np.where(np.arange(count) < 20, 0.8, 0.3))
+    ax = visualize.plot_overlaps(ids, predicted, np.ones(count), overlaps, NAMES)
+    dots, crosses = ax.lines
+    assert (dots.get_marker(), crosses.get_marker()) == ("o", "x")
+    assert np.array_equal(dots.get_xdata(), range(10, 20)) and np.array_equal(crosses.get_ydata(), range(10))
+    assert not ax.texts and "a dot marks a match" in ax.get_title() and len(ax.figure.axes) == 2
 
 
 def write_log(path, rows):
