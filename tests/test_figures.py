@@ -199,6 +199,16 @@ def test_images_side_by_side_leave_no_row_empty(photo):
         visualize.display_images([photo, photo], ["a"])
 
 
+@pytest.mark.parametrize(("titles", "cols", "size"), [(["photo"], 8, 13), (["two\nlines"], 4, 13),
+                                                      (["a potted plant (crowd), 12 times"], 5, 10)])  # fmt: skip
+def test_titles_are_as_large_as_their_cells_allow(photo, titles, cols, size):
+    figure = visualize.display_images([photo] * cols, titles * cols, cols=cols)
+    assert figure.axes[0].title.get_fontsize() == pytest.approx(size, abs=0.5)
+    figure.canvas.draw()
+    edges = np.array([ax.title.get_window_extent().intervalx for ax in figure.axes])
+    assert (edges[1:, 0] > edges[:-1, 1]).all(), "titles must not overlap"
+
+
 def test_a_map_of_one_value_is_as_bright_as_the_value():
     limits = [ax.images[0].get_clim() for ax in visualize.display_images([np.ones((4, 4)), np.zeros((4, 4))]).axes]
     assert limits == [(0, 1), (0, 1)]

@@ -82,7 +82,15 @@ def show_image(ax, picture, title="", margins=(0, 0, 0, 0)):
     ax.set(xlim=(-left, width + right), ylim=(height + bottom, -top))
     ax.axis("off")
     if title:
-        ax.set_title(title, fontsize=min(TITLE_SIZE, max(8, _extent(ax).min() / 25)), parse_math=False)
+        extent = _extent(ax)
+        size = fitting_size([title], extent[0], min(TITLE_SIZE, max(8, extent.min() / 25)), TITLE_SIZE)
+        ax.set_title(title, fontsize=size, parse_math=False)
+
+
+def fitting_size(texts, width, least, most):
+    """Points of a font in which no line of some texts is wider than `width` points, within limits."""
+    longest = max((len(line) for text in texts for line in str(text).splitlines()), default=0)
+    return float(np.clip(width / (0.62 * max(longest, 1)), least, most))
 
 
 def say(ax, text):
