@@ -27,6 +27,12 @@ METADATA = {
 }
 MACHINE_PATH = re.compile(r"(?<![\w./:-])(?:/(?:home|root|Users|tmp|var|opt|usr|mnt|private)/|[A-Z]:\\+)[\w.~-]+")
 ADDRESS = re.compile(r"<[^<>\n]* at 0x[0-9a-fA-F]{6,}>")
+# What is never the same twice: the times of Keras's progress bar, how long it waited, and when a run was begun.
+TIMES = (
+    (re.compile(r"\x1b\[1m[\d:.]+s?\x1b\[0m [\d.]+[mun]?s/(?:step|epoch) "), ""),
+    (re.compile(r" - data_wait: [\d.e+-]+"), ""),
+    (re.compile(r"(?<=[a-z])\d{8}T\d{4}(?!\d)"), "YYYYMMDDTHHMM"),
+)
 IDS = re.compile(r"[a-z0-9-]{1,64}")
 
 
@@ -120,14 +126,16 @@ def clean(notebook):
             if "metadata" in output:
                 output.metadata = nbformat.from_dict({})
             if "text" in output:
-                output.text = _relative(output.text)
+                output.text = _lasting(output.text)
             for kind, text in output.get("data", {}).items():
                 if kind.startswith("text/"):
-                    output.data[kind] = _relative(text)
+                    output.data[kind] = _lasting(text)
 
 
-def _relative(text):
-    """A text with paths of this checkout as they are seen from the notebooks."""
+def _lasting(text):
+    """A text without times, and with paths of this checkout as they are seen from the notebooks."""
+    for pattern, instead in TIMES:
+        text = pattern.sub(instead, text)
     return text.replace(str(FOLDER.parent), "..")
 
 

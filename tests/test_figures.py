@@ -199,6 +199,16 @@ def test_images_side_by_side_leave_no_row_empty(photo):
         visualize.display_images([photo, photo], ["a"])
 
 
+@pytest.mark.parametrize(("titles", "cols", "size"), [(["photo"], 8, 13), (["two\nlines"], 4, 13),
+                                                      (["a potted plant (crowd), 12 times"], 5, 10)])  # fmt: skip
+def test_titles_are_as_large_as_their_cells_allow(photo, titles, cols, size):
+    figure = visualize.display_images([photo] * cols, titles * cols, cols=cols)
+    assert figure.axes[0].title.get_fontsize() == pytest.approx(size, abs=0.5)
+    figure.canvas.draw()
+    edges = np.array([ax.title.get_window_extent().intervalx for ax in figure.axes])
+    assert (edges[1:, 0] > edges[:-1, 1]).all(), "titles must not overlap"
+
+
 def test_a_map_of_one_value_is_as_bright_as_the_value():
     limits = [ax.images[0].get_clim() for ax in visualize.display_images([np.ones((4, 4)), np.zeros((4, 4))]).axes]
     assert limits == [(0, 1), (0, 1)]
@@ -246,6 +256,20 @@ def test_refined_boxes_are_joined_to_where_they_come_from(photo):
         visualize.draw_boxes(photo, boxes, captions=["a"])
 
 
+@pytest.mark.parametrize("draw", [visualize.draw_boxes, lambda image, boxes: visualize.draw_anchors(image, [boxes])])
+def test_boxes_beyond_the_image_are_seen_whole(photo, draw):
+    """Where there are any, on each side apart; what is far away does not shrink the image without end."""
+    _, boxes, _ = ellipses()
+    inside = draw(photo, boxes)
+    assert (inside.get_xlim(), inside.get_ylim()) == ((0, 512), (512, 0))
+    ax = draw(photo, np.vstack([boxes, (-180, 10, 180, 200), (300, 400, 400, 600)]))
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    assert left == 0 and bottom == 512 and 600 < right < 620 and -200 < top < -180
+    assert np.isclose(np.divide(*ax.get_window_extent().size), (right - left) / (bottom - top), rtol=0.01)
+    far = draw(photo, [(-9999, 0, 9999, 9)])
+    assert far.get_ylim() == pytest.approx((512 * 1.52, -512 * 0.52))
+
+
 def test_anchors_have_a_color_per_level_and_brighten_in_their_order(photo):
     _, boxes, _ = ellipses()
     ax = visualize.draw_anchors(photo, [boxes, boxes[:1] - 200], ["fine", "coarse"])
@@ -253,7 +277,6 @@ def test_anchors_have_a_color_per_level_and_brighten_in_their_order(photo):
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["fine", "coarse"]
     assert len(colors) == 4 and (np.diff(colors[:3].sum(axis=1)) > 0).all()
     np.testing.assert_allclose(colors[[2, 3]], [to_rgb("#0072b2"), to_rgb("#d55e00")])
-    assert ax.get_xlim()[0] < (boxes[0, 1] - 200) and ax.get_xlim()[1] > 512
     assert texts(visualize.draw_anchors(photo, [])) == ["no anchors"]
     with pytest.raises(ValueError, match="'levels': 1, 'labels': 2"):
         visualize.draw_anchors(photo, [boxes], ["P2", "P3"])

@@ -136,6 +136,22 @@ def test_a_sound_notebook_has_no_problems():
     assert refresh.problems(executed(*shown)) == []
 
 
+def progress_line(seconds, per_step, waited):
+    """A line as Keras's bar leaves it, with its colours."""
+    bold, green, end = "\x1b[1m", "\x1b[32m", "\x1b[0m"
+    return f"{bold}12/12{end} {green}━━{end} {bold}{seconds}{end} {per_step} - loss: 2.1 - data_wait: {waited}"
+
+
+@pytest.mark.parametrize("times", [("19s", "367ms/step", "1.9100"), ("1:05", "2s/step", "0.0000e+00")])
+def test_times_are_taken_out(times):
+    text = f"Checkpoint path: ../logs/shapes20261121T1833/mask_{{epoch:04d}}.h5\n{progress_line(*times)}\n"
+    notebook = executed(new_output("stream", name="stdout", text=text))
+    refresh.clean(notebook)
+    folder, line = notebook.cells[0].outputs[1].text.splitlines()
+    assert folder == "Checkpoint path: ../logs/shapesYYYYMMDDTHHMM/mask_{epoch:04d}.h5"
+    assert re.sub(r"\x1b\[\d+m", "", line) == "12/12 ━━ - loss: 2.1"
+
+
 def test_what_differs_from_run_to_run_is_taken_out():
     text = f"from {FOLDER.parent}/mrcnn"
     notebook = executed(new_output("stream", name="stdout", text=text))

@@ -1,6 +1,7 @@
 """Curves, grids and tables."""
 
 import csv
+import itertools
 import sys
 
 import golden_pictures
@@ -60,8 +61,37 @@ def test_confusion_matrix_shows_counts():
         visualize.plot_confusion_matrix(np.eye(3), NAMES[:2])
     with pytest.raises(ValueError, match="must be square"):
         visualize.plot_confusion_matrix(np.ones((2, 3)))
-    large = visualize.plot_confusion_matrix(np.eye(81))
-    assert not large.texts, "numbers would not be legible"
+
+
+@pytest.mark.parametrize("count", [3, 20, 81, 300])
+def test_matrices_of_any_size_fit_a_page(count):
+    """No longer side than 12 inches; names do not touch, and numbers stay in their cells or are left out."""
+    names = ["BG", *(f"class {number}" for number in range(1, count))]
+    ids, overlaps = np.arange(1, count), np.diag(np.linspace(0.4, 1, count - 1))
+    for ax in (visualize.plot_confusion_matrix(np.eye(count, dtype=int) * 100, names),
+               visualize.plot_overlaps(ids, ids[::-1], np.ones(count), overlaps, names)):  # fmt: skip
+        assert max(ax.figure.get_size_inches()) <= 12
+        ax.figure.canvas.draw()
+        for axis, side in ((ax.xaxis, "x"), (ax.yaxis, "y")):
+            boxes = sorted(getattr(label.get_window_extent(), f"interval{side}").tolist()
+                           for label in axis.get_ticklabels())  # fmt: skip
+            assert all(before[1] <= after[0] + 1 for before, after in itertools.pairwise(boxes))
+        cell = ax.get_window_extent().width / len(ax.images[0].get_array())
+        written = [text for text in ax.texts if text.get_text()]
+        assert all(text.get_window_extent().width <= cell and text.get_fontsize() >= 5.5 for text in written)
+        assert bool(written) == (count <= 20)
+
+
+def test_overlaps_of_many_are_marked():
+    """Where no number fits, a dot says match and a cross wrong, beside a bar of the shades."""
+    ids, count = np.ones(60, int), 60
+    predicted = np.where(np.arange(count) < 10, 2, 1)
+    overlaps = np.diag(np.where(np.arange(count) < 20, 0.8, 0.3))
+    ax = visualize.plot_overlaps(ids, predicted, np.ones(count), overlaps, NAMES)
+    dots, crosses = ax.lines
+    assert (dots.get_marker(), crosses.get_marker()) == ("o", "x")
+    assert np.array_equal(dots.get_xdata(), range(10, 20)) and np.array_equal(crosses.get_ydata(), range(10))
+    assert not ax.texts and "a dot marks a match" in ax.get_title() and len(ax.figure.axes) == 2
 
 
 def write_log(path, rows):
@@ -83,6 +113,7 @@ def test_losses_over_epochs(tmp_path):
         assert total.lines[0].get_xydata().tolist() == [[1, 3], [2, 2]]
         assert total.lines[1].get_xydata().tolist() == [[2, 2.5]], "the last values of an epoch that was run again"
         assert [len(ax.lines) for ax in figure.axes] == [2, 1]
+        assert {(ax.get_xlabel(), ax.get_ylabel()) for ax in figure.axes} == {("epoch", "loss")}
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="no log of a training"):
         visualize.plot_losses(tmp_path / "other.csv")
@@ -121,6 +152,18 @@ def test_weights_that_look_wrong_are_flagged(capsys):
     assert lines["dead/kernel"].endswith("dead?") and lines["high/bias"].endswith("Overflow?")
     assert not any("?" in lines[name] for name in ("fine/kernel", "fine/bias", "dead/bias", "high/kernel"))
     assert "(4, 3)" in lines["fine/kernel"]
+
+
+def test_a_variance_overflows_by_its_root(capsys):
+    """Pixels of 0 to 255 in front of a batch normalisation are no overflow; what is as large as 1000 is."""
+    model = keras.Sequential([keras.Input((3,)), *(keras.layers.BatchNormalization(name=name) for name in "abc")])
+    for name, mean, variance in (("a", 300, 1.7e4), ("b", 300, 1.1e6), ("c", 1100, 1.7e4)):
+        gamma, beta, *_ = model.get_layer(name).get_weights()
+        steps = np.arange(3)  # not all the same
+        model.get_layer(name).set_weights([gamma, beta, mean + steps, variance + steps])
+    visualize.display_weight_stats(model)
+    marked = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.endswith("Overflow?")]
+    assert [name.split("/")[-2:] for name in marked] == [["b", "moving_variance"], ["c", "moving_mean"]]
 
 
 # ------------------------------------------------------------------ how they all look

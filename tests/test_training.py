@@ -11,6 +11,7 @@ from keras import layers
 
 from mrcnn.data.loader import TrainingStream
 from mrcnn.engine import training
+from mrcnn.engine.mask_rcnn import MaskRCNN
 
 
 @pytest.fixture
@@ -193,3 +194,13 @@ def test_schedules_are_announced_by_name(model, capsys):
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
     training.announce(model, schedule, 0, 3, "x.h5")
     assert "learning rate: by CosineDecay\n" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about TensorFlow's traces")
+def test_a_step_is_traced_once(tmp_path, monkeypatch):
+    """Tracing is most of what a short training takes."""
+    model = MaskRCNN("training", tiny.config(), str(tmp_path))
+    traced, step = [], model.keras_model.train_step
+    monkeypatch.setattr(model.keras_model, "train_step", lambda data: traced.append(1) or step(data))
+    model.train(tiny.Squares(4), None, 0.01, epochs=1, layers="heads")
+    assert len(traced) == 1

@@ -74,14 +74,23 @@ def save_figure(figure, path):
 
 
 # ------------------------------------------------------------------ on an image
-def show_image(ax, picture, title="", margin=0):
-    """Shows [H, W, 3] uint8 with `margin` pixels of white around it, without ticks."""
+def show_image(ax, picture, title="", margins=(0, 0, 0, 0)):
+    """Shows [H, W, 3] uint8 with white beside it, (top, left, bottom, right) pixels, without ticks."""
     height, width = picture.shape[:2]
+    top, left, bottom, right = margins
     ax.imshow(picture, extent=(0, width, height, 0))
-    ax.set(xlim=(-margin, width + margin), ylim=(height + margin, -margin))
+    ax.set(xlim=(-left, width + right), ylim=(height + bottom, -top))
     ax.axis("off")
     if title:
-        ax.set_title(title, fontsize=min(TITLE_SIZE, max(8, _extent(ax).min() / 25)), parse_math=False)
+        extent = _extent(ax)
+        size = fitting_size([title], extent[0], min(TITLE_SIZE, max(8, extent.min() / 25)), TITLE_SIZE)
+        ax.set_title(title, fontsize=size, parse_math=False)
+
+
+def fitting_size(texts, width, least, most):
+    """Points of a font in which no line of some texts is wider than `width` points, within limits."""
+    longest = max((len(line) for text in texts for line in str(text).splitlines()), default=0)
+    return float(np.clip(width / (0.62 * max(longest, 1)), least, most))
 
 
 def say(ax, text):

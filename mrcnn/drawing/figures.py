@@ -8,6 +8,7 @@ from mrcnn.drawing.axes import (
     add_labels,
     add_lines,
     finish,
+    fitting_size,
     make_image_axes,
     points_per_pixel,
     say,
@@ -21,6 +22,7 @@ from mrcnn.geometry.metrics import by_falling_score, match_overlaps
 
 ROW_WIDTH = 14  # inches, of a whole row of images
 CELL_WIDTH = 3.5  # inches, of an image where a row is not full
+TITLE_SIZES = (7, 13)  # points, of titles in rows of images
 FRAME = "0.6"  # grey
 
 
@@ -65,6 +67,7 @@ def _grid(images, titles, cols, cmap=None, norm=None, interpolation=None):
                                 squeeze=False, layout="compressed")  # fmt: skip
     for ax in axes.flat[len(images) :]:
         ax.axis("off")
+    title_size = fitting_size(titles, 72 * width / cols, *TITLE_SIZES)
     for ax, image, title in zip(axes.flat, images, titles):
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set(color=FRAME, linewidth=0.5)  # or a white image would not be seen on a white page
@@ -74,7 +77,7 @@ def _grid(images, titles, cols, cmap=None, norm=None, interpolation=None):
                 shown.set_clim(min(0, value), max(1, value))  # a mask of ones is white, not black
         else:
             ax.imshow(to_rgb(image), interpolation=interpolation)
-        ax.set_title(str(title), fontsize=10 if cols <= 6 else 8, parse_math=False, wrap=True)
+        ax.set_title(str(title), fontsize=title_size, parse_math=False, wrap=True)
     if not images:
         say(axes[0, 0], "no images")
     return figure

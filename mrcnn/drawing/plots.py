@@ -12,7 +12,9 @@ from mrcnn.drawing.colors import CURVES, PREDICTION
 from mrcnn.drawing.instances import class_name
 
 BLUE = (0.0, 0.45, 0.7)
-MOST_CELLS = 30  # rows or columns of a matrix up to which each cell has its number written in
+MATRIX_SIDE = 12  # inches, the longest of the figure of a matrix
+# Points: the sizes of names beside a matrix, where they fit, and of the numbers in its cells.
+NAME_SIZES, NUMBER_SIZES = (5, 10), (5.5, 8)
 LOSSES = {
     "loss": "total", "rpn_class_loss": "RPN: object or not", "rpn_bbox_loss": "RPN: boxes",
     "mrcnn_class_loss": "classes", "mrcnn_bbox_loss": "boxes", "mrcnn_mask_loss": "masks",
@@ -166,30 +168,66 @@ def plot_overlaps(gt_class_ids, pred_class_ids, pred_scores, overlaps, class_nam
                          f"shape {overlaps.shape} and {len(pred_scores)} scores")
     gt_names = [class_name(class_id, class_names) for class_id in gt_class_ids.tolist()]
     names = [class_name(class_id, class_names) for class_id in pred_class_ids.tolist()]
-    ax, own = make_axes(ax, (min(2.5 + 0.7 * cols, 24), min(1.8 + 0.5 * rows, 24)))
-    ax.set(xlabel="ground truth", ylabel="predictions",
-           title=title or f"Overlaps (IoU); match or wrong class from {threshold:g} on")  # fmt: skip
+    ax, own = make_axes(ax, (min(2.5 + 0.7 * cols, MATRIX_SIDE), min(1.8 + 0.5 * rows, MATRIX_SIDE)))
+    ax.set(xlabel="ground truth", ylabel="predictions")
+    told = f"match or wrong class from {threshold:g} on"
     if not overlaps.size:
         say(ax, "no predictions" if not rows else "no ground truth")
         ax.set(xticks=[], yticks=[])
     else:
-        ax.imshow(overlaps, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        ax.set_xticks(range(cols), gt_names, rotation=90)
-        ax.set_yticks(range(rows), [f"{name} {score:.2f}" for name, score in zip(names, pred_scores)])
-        same = pred_class_ids[:, None] == gt_class_ids
-        notes = np.where(overlaps >= threshold, np.where(same, "\nmatch", "\nwrong"), "")
-        _write_cells(ax, [[f"{overlaps[i, j]:.2f}{notes[i, j]}" if overlaps[i, j] > 0 else "" for j in range(cols)]
-                          for i in range(rows)], overlaps)  # fmt: skip
+        shown = ax.imshow(overlaps, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        _name_cells(ax, [f"{name} {score:.2f}" for name, score in zip(names, pred_scores)], gt_names)
+        same, large = pred_class_ids[:, None] == gt_class_ids, overlaps >= threshold
+        notes = np.where(large, np.where(same, "\nmatch", "\nwrong"), "")
+        texts = [[f"{overlaps[i, j]:.2f}{notes[i, j]}" if overlaps[i, j] > 0 else "" for j in range(cols)]
+                 for i in range(rows)]  # fmt: skip
+        if not _write_cells(ax, texts, overlaps):
+            told = f"from {threshold:g} on a dot marks a match, a cross a wrong class"
+            _mark_cells(ax, large & same, "o", "white", 0.4)
+            _mark_cells(ax, large & ~same, "x", CURVES[4], 0.8)  # seen on light and on dark blue
+            ax.figure.colorbar(shown, ax=ax, label="IoU", fraction=0.046)
+    ax.set_title(title or f"Overlaps (IoU); {told}", wrap=True)
     finish(ax.figure, own, save, show)
     return ax
 
 
-def _write_cells(ax, texts, shades, size=8):
-    """Writes into the cells of a matrix whose shades go from 0, light, to 1, dark."""
-    if max(np.shape(texts)) > MOST_CELLS:
-        return
+def _cell_size(ax, rows, cols):
+    """(height, width) of a cell of a matrix that fills the axes, points."""
+    extent = ax.get_window_extent()
+    height, width = extent.height / rows * 72 / ax.figure.dpi, extent.width / cols * 72 / ax.figure.dpi
+    return (height, width) if ax.get_aspect() == "auto" else (min(height, width),) * 2
+
+
+def _name_cells(ax, row_names, col_names):
+    """Writes the names of rows and columns as large as there is room for; of very many every second, third ..."""
+    height, width = _cell_size(ax, len(row_names), len(col_names))
+    for names, room, axis, angle in ((row_names, height, ax.yaxis, 0), (col_names, width, ax.xaxis, 90)):
+        size = np.clip(0.8 * room, *NAME_SIZES)
+        step = math.ceil(size / room)
+        axis.set_ticks(range(0, len(names), step), names[::step], rotation=angle, fontsize=size)
+
+
+def _write_cells(ax, texts, shades):
+    """Writes into the cells of a matrix whose shades go from 0, light, to 1, dark, if all of it can be read.
+
+    Returns whether it did.
+    """
+    height, width = _cell_size(ax, *np.shape(texts))
+    lines = [line for row in texts for text in row for line in [text.split("\n")]]
+    most = max(len(part) for line in lines for part in line), max(map(len, lines))
+    size = min(width / (0.7 * max(most[0], 1)), height / (1.3 * most[1]), NUMBER_SIZES[1])
+    if size < NUMBER_SIZES[0]:
+        return False
     for (i, j), shade in np.ndenumerate(shades):
         ax.text(j, i, texts[i][j], ha="center", va="center", fontsize=size, color="white" if shade > 0.6 else "black")
+    return True
+
+
+def _mark_cells(ax, where, marker, color, share):
+    """Puts a marker, which fills a share of its side, into cells of a matrix."""
+    side = min(*_cell_size(ax, *where.shape), 12) * share
+    rows, cols = np.nonzero(where)
+    ax.plot(cols, rows, marker, color=color, markersize=side, markeredgewidth=side / 4)
 
 
 def plot_confusion_matrix(matrix, class_names=None, ax=None, title="", save=None, show=None):
@@ -226,12 +264,11 @@ def plot_confusion_matrix(matrix, class_names=None, ax=None, title="", save=None
     used = used if len(used) else np.arange(len(matrix))
     used = np.roll(used, -1) if len(used) and used[0] == 0 else used  # the background last: classes are what matters
     matrix, names = matrix[np.ix_(used, used)], [names[n] for n in used]
-    side = min(2.5 + 0.6 * len(used), 24)
+    side = min(2.5 + 0.6 * len(used), MATRIX_SIDE - 0.8)
     ax, own = make_axes(ax, (side + 0.8, side))
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     shown = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    ax.set_xticks(range(len(names)), names, rotation=90)
-    ax.set_yticks(range(len(names)), names)
+    _name_cells(ax, names, names)
     _write_cells(ax, [[f"{count:g}" if count else "" for count in row] for row in matrix], shares)
     ax.set(xlabel="predicted (background: missed)", ylabel="true (background: false detections)",
            title=title or f"Confusion matrix{threshold}")  # fmt: skip
@@ -287,7 +324,7 @@ def _plot_loss(ax, epochs, values, name, title):
         if key in values and np.isfinite(values[key]).any():
             known = np.isfinite(values[key])
             ax.plot(epochs[known], values[key][known], style, color=color, label=label, marker=".", markersize=4)
-    ax.set(title=title, xlabel="epoch")
+    ax.set(title=title, xlabel="epoch", ylabel="loss")
     ax.set_ylim(bottom=0)
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(color="0.9")

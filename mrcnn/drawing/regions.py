@@ -9,8 +9,9 @@ from mrcnn.drawing.instances import check_boxes, check_counts, check_masks, clas
 from mrcnn.geometry.masks import extract_bboxes, unmold_mask
 
 LINE = 1.5  # points
-MOST_MARGIN = 0.1  # of the image's sides, shown around it where boxes reach beyond it
-ANCHOR_MARGIN = 0.5  # the same for anchors, the largest of which are as large as the image
+# Shares of the image's longer side: what is shown beside the image, at most, where boxes reach beyond it (anchors of
+# half the image do by 0.36 in the corners; an untrained network's boxes may do without end), and the room left there.
+MOST_MARGIN, MARGIN_ROOM = 0.5, 0.02
 DARKEST = 0.4  # share of its colour that the first anchor of a level keeps
 WHITE, DARK_GRAY = (1, 1, 1), (0.25, 0.25, 0.25)
 # Lines by visibility: (own colour instead of grey, opacity, style).
@@ -22,7 +23,8 @@ def draw_boxes(image, boxes=None, refined_boxes=None, masks=None, captions=None,
     """Shows boxes, what they are refined to, masks and captions.
 
     Boxes are dotted unless `visibilities` says otherwise; refined ones are solid, and a line joins the upper left
-    corners of the two. Rows of zeros are padding and left out. Some room around the image is shown where boxes need it.
+    corners of the two. Rows of zeros are padding and left out. Boxes that reach beyond the image have room beside it,
+    up to half its longer side.
 
     Args:
         image: [H, W] or [H, W, channels], as `draw_instances` takes.
@@ -51,12 +53,13 @@ def draw_boxes(image, boxes=None, refined_boxes=None, masks=None, captions=None,
                  masks=None if masks is None else masks.shape[2], visibilities=count_of(visibilities))  # fmt: skip
     count = next((len(rows) for rows in (boxes, refined) if rows is not None), 0)
     colors = choose_colors(colors, [""] * count)
-    ax, own = make_image_axes(ax, size, figsize, title)
+    known = [rows for rows in (boxes, refined) if rows is not None]
+    margins = _margins(size, known)
+    ax, own = make_image_axes(ax, size + margins[:2] + margins[2:], figsize, title)
     if masks is not None:
         for index, box in enumerate(extract_bboxes(masks)[:count]):
             blend_mask(canvas, box, masks[..., index], colors[index] * 255)
-    known = [rows for rows in (boxes, refined) if rows is not None]
-    show_image(ax, canvas, title, _margin(size, known))
+    show_image(ax, canvas, title, margins)
     _add_steps(ax, boxes, refined, colors, _check_visibilities(visibilities, count))
     if captions is not None and count:
         last = np.where(refined.any(axis=1, keepdims=True), refined, known[0]) if refined is not None else boxes
@@ -75,11 +78,11 @@ def _check_visibilities(visibilities, count):
     return visibilities.astype(int)
 
 
-def _margin(size, boxes, most=MOST_MARGIN):
-    """Pixels to show around an image so that boxes beyond it are seen, within reason."""
-    rows = np.concatenate([np.zeros((1, 4)), *boxes])
-    beyond = max(-rows[:, :2].min(), (rows[:, 2:] - size).max(), 0)
-    return min(beyond, most * max(size))
+def _margins(size, boxes):
+    """Pixels (top, left, bottom, right) to show beside an image so that boxes beyond it are seen, within reason."""
+    rows, longer = np.concatenate([np.zeros((1, 4)), *boxes]), max(size)
+    beyond = np.maximum(0, [*-rows[:, :2].min(axis=0), *(rows[:, 2:] - size).max(axis=0)])
+    return np.where(beyond > 0, np.minimum(beyond, MOST_MARGIN * longer) + MARGIN_ROOM * longer, 0)
 
 
 def _add_steps(ax, boxes, refined, colors, visibilities):
@@ -126,9 +129,9 @@ def draw_anchors(image, levels, labels=None, title="", ax=None, figsize=(8, 8), 
     levels = [check_boxes(boxes, f"levels[{number}]") for number, boxes in enumerate(levels)]
     labels = [f"P{number}" for number in range(2, 2 + len(levels))] if labels is None else list(labels)
     check_counts(levels=len(levels), labels=len(labels))
-    ax, own = make_image_axes(ax, size, figsize, title)
-    margin = _margin(size, levels, ANCHOR_MARGIN)
-    show_image(ax, canvas, title, margin and margin + max(size) / 50)
+    margins = _margins(size, levels)
+    ax, own = make_image_axes(ax, size + margins[:2] + margins[2:], figsize, title)
+    show_image(ax, canvas, title, margins)
     keys = []
     for number, (boxes, label) in enumerate(zip(levels, labels)):
         color = np.array(rgb_of(CURVES[number % len(CURVES)]))

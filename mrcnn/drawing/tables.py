@@ -62,7 +62,8 @@ def display_weight_stats(model):
     """Shows a table of a model's weights (name, shape, least, largest, deviation) that flags those which look ill.
 
     "dead?" means that all values of an array are the same, as in a layer that nothing was loaded into or that learns
-    nothing (a convolution's bias may well be zeros); "Overflow?" one beyond 1000; "not finite" NaN or infinity.
+    nothing (a convolution's bias may well be zeros); "Overflow?" a value beyond 1000, of a variance its root; "not
+    finite" NaN or infinity.
 
     Args:
         model: MaskRCNN or keras Model.
@@ -84,7 +85,7 @@ def _weight_row(layer, variable, values):
     flags = []
     if not np.isfinite(values).all():
         flags.append("not finite")
-    elif max(-low, high) > OVERFLOW:
+    elif max(-low, high) > (OVERFLOW**2 if name.endswith("variance") else OVERFLOW):  # a variance is a square
         flags.append("Overflow?")
     if low == high and values.size > 1 and not name.endswith("bias"):
         flags.append("dead?")

@@ -136,15 +136,19 @@ def make_optimizer(learning_rate, momentum, clip_norm):
     return keras.optimizers.SGD(rate, momentum=momentum, global_clipnorm=clip_norm or None)
 
 
+def build_optimizer(model):
+    """Makes the optimizer's variables now: made in the first step, they would have TensorFlow trace it twice."""
+    model.optimizer.build(model.trainable_variables)
+
+
 def restore_optimizer(model, path):
     """Gives a run that was resumed from disk its momentum back; a new stage starts with none.
 
     Args:
-        model: keras.Model, compiled; what trains is what trained.
+        model: keras.Model, compiled, its optimizer built; what trains is what trained.
         path: of the optimizer's state.
     """
     optimizer, variables = model.optimizer, model.trainable_variables
-    optimizer.build(variables)
     load_optimizer(optimizer, path, training_stage(optimizer, variables))
 
 

@@ -5,7 +5,6 @@ Run by `make demo`. Everything goes to one folder: pictures, the loss curve, the
 
 import argparse
 import contextlib
-import csv
 import json
 import os
 import sys
@@ -16,10 +15,13 @@ import numpy as np
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's remarks would cut through the progress bar
+    os.environ["MPLBACKEND"] = "agg"  # all pictures go to files, and no window system is needed
     # a checkout runs without being installed
     sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 
 import shapes  # beside this file
+
+from mrcnn import visualize
 
 IMAGES = 50  # to evaluate on
 SHOWN = 8  # of them, in the picture
@@ -134,29 +136,6 @@ def draw_detections(path, model, dataset):
     save_picture(path, panels, dataset.class_names, columns=4)
 
 
-def draw_losses(path, log):
-    """Draws the losses of each epoch, and in dashes those of the validation, from a training's log.csv."""
-    from matplotlib.figure import Figure
-    from pictures import save_figure
-
-    with open(log, newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = [name for name in rows[0] if name.endswith("loss") and not name.startswith("val_")]
-    epochs = [int(row["epoch"]) + 1 for row in rows]
-    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    for name in sorted(names, key=lambda name: name != "loss"):
-        (line,) = axes.plot(
-            epochs, [float(row[name]) for row in rows], label=name, linewidth=2.5 if name == "loss" else 1.2, marker="."
-        )
-        validation = [float(row[f"val_{name}"]) for row in rows]
-        axes.plot(epochs, validation, color=line.get_color(), linewidth=0.8, linestyle="--")
-    axes.set(xlabel="epoch", ylabel="loss (dashed: validation)", yscale="log", title="Learning shapes from nothing")
-    axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=8, ncols=2)
-    save_figure(figure, path)
-
-
 def peak_memory():
     """The most memory that this process has held so far, MB; None on Windows."""
     with contextlib.suppress(OSError), open("/proc/self/status") as status:
@@ -199,7 +178,7 @@ def main():
     if not same_detections(model, detector(args.output, trained=trained), dataset):
         sys.exit(f"The model that was trained and {output['mask_rcnn_shapes.h5']} do not detect the same")
     precision = shapes.evaluate(model, dataset)
-    draw_losses(output["loss_curve.png"], output["log.csv"])
+    visualize.plot_losses(output["log.csv"], title="Learning shapes from nothing", save=output["loss_curve.png"])
     draw_detections(output["detections.png"], model, shapes.make_dataset(SHOWN, args.seed + 2))
     results = {
         "map50": round(precision, 4),

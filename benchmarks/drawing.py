@@ -1,0 +1,149 @@
+"""Times the drawing of many instances on a large photo.
+
+    python benchmarks/drawing.py                       # a table
+    python benchmarks/drawing.py --json drawing.json   # and its figures as a file
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import skimage.data
+import skimage.draw
+import skimage.transform
+
+if __name__ == "__main__":
+    os.environ["MPLBACKEND"] = "agg"  # no window
+    sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout runs without being installed
+
+from mrcnn import COCO_CLASS_NAMES, __version__, visualize
+from mrcnn.geometry.masks import extract_bboxes
+
+PACKAGES = ("numpy", "scipy", "scikit-image", "Pillow", "matplotlib")
+INSTANCES, WIDTH = 100, 2048
+LIMITS = {"draw_instances": 0.5}  # seconds wanted for this many, on a photo this wide
+
+
+# ------------------------------------------------------------------ what is drawn
+def make_photo(width):
+    """[2/3 of the width, width, 3] uint8: a photo that comes with scikit-image, enlarged."""
+    size = int(width * 400 / 600), width
+    return skimage.transform.resize(skimage.data.coffee(), size, preserve_range=True).astype(np.uint8)
+
+
+def make_result(size, count):
+    """Instances as `MaskRCNN.detect` returns them: ellipses of many sizes, the same each time."""
+    rng = np.random.default_rng(0)
+    masks = np.zeros((*size, count), bool)
+    for index in range(count):
+        radii = np.exp(rng.uniform(*np.log([0.01, 0.12]), 2)) * size[1]
+        center, angle = rng.uniform(0, size), rng.uniform(-np.pi, np.pi)
+        masks[(*skimage.draw.ellipse(*center, *radii, shape=size, rotation=angle), index)] = True
+    return {"rois": extract_bboxes(masks), "class_ids": rng.integers(1, len(COCO_CLASS_NAMES), count),
+            "scores": rng.uniform(0.5, 1, count).astype(np.float32), "masks": masks}  # fmt: skip
+
+
+def tasks(photo, result, folder):
+    """What is timed, {name: function}."""
+    instances = photo, result["rois"], result["masks"], result["class_ids"], COCO_CLASS_NAMES, result["scores"]
+    return {
+        "draw_instances": lambda: visualize.draw_instances(photo, result, COCO_CLASS_NAMES),
+        "display_instances": lambda: visualize.display_instances(*instances, show=False),
+        "display_instances, saved": lambda: visualize.display_instances(*instances, save=Path(folder) / "figure.png"),
+    }
+
+
+# ------------------------------------------------------------------ timing
+def measure(function, runs):
+    """Seconds of each of some runs, after one that is not counted: it loads fonts and modules."""
+    import matplotlib.pyplot as plt
+
+    seconds = []
+    for _ in range(1 + runs):
+        started = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - started)
+        plt.close("all")
+    return seconds[1:]
+
+
+def machine():
+    """What the figures depend on, {name: text}."""
+    model = platform.processor() or platform.machine()
+    if os.path.isfile("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as file:
+            model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), model)
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"processor": model, "cores": usable, "system": f"{platform.system()} {platform.machine()}"}
+
+
+def versions():
+    """{name: version} of what takes part in drawing."""
+    return {"mrcnn": __version__, "Python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def run(instances=INSTANCES, width=WIDTH, runs=5):
+    """All figures, as `--json` writes them."""
+    photo = make_photo(width)
+    result = make_result(photo.shape[:2], instances)
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = {name: measure(task, runs) for name, task in tasks(photo, result, folder).items()}
+    limits = LIMITS if (instances, width) == (INSTANCES, WIDTH) else {}
+    return {
+        "input": {"width": photo.shape[1], "height": photo.shape[0], "instances": instances, "runs": runs},
+        "machine": machine(),
+        "versions": versions(),
+        "seconds": {
+            name: {"median": statistics.median(values), "least": min(values), "most": max(values),
+                   "limit": limits.get(name)} for name, values in seconds.items()
+        },
+    }  # fmt: skip
+
+
+def report(figures):
+    """The figures as a text."""
+    given = figures["input"]
+    rows = [("", "median", "least", "most", "wanted")]
+    for name, row in figures["seconds"].items():
+        limit = "" if row["limit"] is None else f"< {row['limit']:g} s"
+        rows.append((name, *(f"{row[key]:.3f} s" for key in ("median", "least", "most")), limit))
+    size = f"{given['width']} x {given['height']} pixels"
+    lines = [f"{given['instances']} instances on a photo of {size}; {given['runs']} runs", ""]
+    lines += [f"{name:26}{''.join(f'{cell:>10}' for cell in cells)}".rstrip() for name, *cells in rows]
+    lines += ["", ", ".join(f"{value} {key}" if key == "cores" else value for key, value in figures["machine"].items()),
+              ", ".join(f"{name} {number}" for name, number in figures["versions"].items())]  # fmt: skip
+    return "\n".join(lines)
+
+
+def positive(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more; received {text}")
+    return number
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description="Time the drawing of many instances on a large photo.")
+    parser.add_argument("--instances", type=positive, default=INSTANCES, help=f"on the photo (default: {INSTANCES})")
+    parser.add_argument("--width", type=positive, default=WIDTH, help=f"of the photo, pixels (default: {WIDTH})")
+    parser.add_argument("--runs", type=positive, default=5, help="of each function (default: 5)")
+    parser.add_argument("--json", type=Path, metavar="<file>", help="write the figures to this file, too")
+    args = parser.parse_args(arguments)
+    if args.json and not args.json.resolve().parent.is_dir():
+        parser.error(f"--json {args.json}: there is no such folder")
+    figures = run(args.instances, args.width, args.runs)
+    print(report(figures))
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
