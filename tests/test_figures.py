@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import skimage.data
@@ -197,6 +198,14 @@ def test_images_side_by_side_leave_no_row_empty(photo):
     assert texts(visualize.display_images([]).axes[0]) == ["no images"]
     with pytest.raises(ValueError, match="'images': 2, 'titles': 1"):
         visualize.display_images([photo, photo], ["a"])
+
+
+def test_titles_of_panels_are_of_the_size_that_matplotlib_is_set_to(photo):
+    with matplotlib.rc_context({"axes.titlesize": 9}):
+        axes = plt.subplots(1, 2, figsize=(10, 5))[1]
+        for ax, title in zip(axes, ("anchors", "anchors, refined and clipped to the image")):
+            visualize.draw_boxes(photo, ax=ax, title=title)
+    assert [ax.title.get_fontsize() for ax in axes] == [9, 9]
 
 
 @pytest.mark.parametrize(("titles", "cols", "size"), [(["photo"], 8, 13), (["two\nlines"], 4, 13),

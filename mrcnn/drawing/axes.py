@@ -74,17 +74,27 @@ def save_figure(figure, path):
 
 
 # ------------------------------------------------------------------ on an image
-def show_image(ax, picture, title="", margins=(0, 0, 0, 0)):
-    """Shows [H, W, 3] uint8 with white beside it, (top, left, bottom, right) pixels, without ticks."""
+def show_image(ax, own, picture, title="", margins=(0, 0, 0, 0)):
+    """Shows [H, W, 3] uint8 with white beside it, (top, left, bottom, right) pixels, without ticks.
+
+    The title is as large as others in a figure that is the caller's, and large in our own, if there is room.
+    """
     height, width = picture.shape[:2]
     top, left, bottom, right = margins
     ax.imshow(picture, extent=(0, width, height, 0))
     ax.set(xlim=(-left, width + right), ylim=(height + bottom, -top))
     ax.axis("off")
     if title:
-        extent = _extent(ax)
-        size = fitting_size([title], extent[0], min(TITLE_SIZE, max(8, extent.min() / 25)), TITLE_SIZE)
-        ax.set_title(title, fontsize=size, parse_math=False)
+        most = TITLE_SIZE if own else _usual_title_size()
+        ax.set_title(title, fontsize=fitting_size([title], _extent(ax)[0], min(8, most), most), parse_math=False)
+
+
+def _usual_title_size():
+    """Points of titles that matplotlib's settings ask for."""
+    from matplotlib import rcParams
+    from matplotlib.font_manager import FontProperties
+
+    return FontProperties(size=rcParams["axes.titlesize"]).get_size_in_points()
 
 
 def fitting_size(texts, width, least, most):

@@ -173,7 +173,7 @@ def display_instances(image, boxes, masks, class_ids, class_names, scores=None, 
     masks = instances.masks if show_mask else None
     ax, own = make_image_axes(ax, size, figsize, title)
     _blend(canvas, boxes, masks, colors)
-    show_image(ax, canvas, title)
+    show_image(ax, own, canvas, title)
     _add_instances(ax, boxes, masks, colors, show_bbox)
     drawn = sorted(large_first(boxes))
     add_labels(ax, boxes[drawn], [instances.captions[index] for index in drawn], colors[drawn], size)
@@ -257,7 +257,7 @@ def display_differences(image, gt_box, gt_class_id, gt_mask, pred_box, pred_clas
                for side, color, style in sides]  # fmt: skip
     for boxes, masks, colors, _ in painted:
         _blend(canvas, boxes, masks, colors, alpha=MASK_ALPHA / 2)  # two lie on one another
-    show_image(ax, canvas, title)
+    show_image(ax, own, canvas, title)
     for boxes, masks, colors, style in painted:
         _add_instances(ax, boxes, masks, colors, show_box, style)
     boxes, _, colors, _ = painted[1]

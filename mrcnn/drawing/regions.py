@@ -59,7 +59,7 @@ def draw_boxes(image, boxes=None, refined_boxes=None, masks=None, captions=None,
     if masks is not None:
         for index, box in enumerate(extract_bboxes(masks)[:count]):
             blend_mask(canvas, box, masks[..., index], colors[index] * 255)
-    show_image(ax, canvas, title, margins)
+    show_image(ax, own, canvas, title, margins)
     _add_steps(ax, boxes, refined, colors, _check_visibilities(visibilities, count))
     if captions is not None and count:
         last = np.where(refined.any(axis=1, keepdims=True), refined, known[0]) if refined is not None else boxes
@@ -131,7 +131,7 @@ def draw_anchors(image, levels, labels=None, title="", ax=None, figsize=(8, 8), 
     check_counts(levels=len(levels), labels=len(labels))
     margins = _margins(size, levels)
     ax, own = make_image_axes(ax, size + margins[:2] + margins[2:], figsize, title)
-    show_image(ax, canvas, title, margins)
+    show_image(ax, own, canvas, title, margins)
     keys = []
     for number, (boxes, label) in enumerate(zip(levels, labels)):
         color = np.array(rgb_of(CURVES[number % len(CURVES)]))
