@@ -59,8 +59,11 @@ def test_confusion_matrix_shows_counts():
     assert shown == {(1, 2): "1", (0, 0): "4", (2, 1): "2", (0, 1): "1"}
     with pytest.raises(ValueError, match="2 names for a matrix of 3"):
         visualize.plot_confusion_matrix(np.eye(3), NAMES[:2])
-    with pytest.raises(ValueError, match="must be square"):
-        visualize.plot_confusion_matrix(np.ones((2, 3)))
+    for wrong in (np.ones((2, 3)), np.ones((0, 0)), [[-1]], [[np.nan]]):
+        with pytest.raises(ValueError, match="must be square and hold counts"):
+            visualize.plot_confusion_matrix(wrong)
+    for nothing in ([[0]], np.zeros((3, 3))):
+        assert not any(text.get_text() for text in visualize.plot_confusion_matrix(nothing).texts)
 
 
 @pytest.mark.parametrize("count", [3, 20, 81, 300])

@@ -213,9 +213,9 @@ def _write_cells(ax, texts, shades):
     Returns whether it did.
     """
     height, width = _cell_size(ax, *np.shape(texts))
-    lines = [line for row in texts for text in row for line in [text.split("\n")]]
-    most = max(len(part) for line in lines for part in line), max(map(len, lines))
-    size = min(width / (0.7 * max(most[0], 1)), height / (1.3 * most[1]), NUMBER_SIZES[1])
+    cells = [text.split("\n") for row in texts for text in row]
+    longest, most_lines = max(len(line) for lines in cells for line in lines), max(map(len, cells))
+    size = min(width / (0.7 * max(longest, 1)), height / (1.3 * most_lines), NUMBER_SIZES[1])
     if size < NUMBER_SIZES[0]:
         return False
     for (i, j), shade in np.ndenumerate(shades):
@@ -245,7 +245,8 @@ def plot_confusion_matrix(matrix, class_names=None, ax=None, title="", save=None
         matplotlib Axes.
 
     Raises:
-        ValueError: the matrix is not square or has negative or other than finite values; the names do not fit it.
+        ValueError: the matrix is empty or not square, or has negative or other than finite values; the names do not
+            fit it.
     """
     threshold = ""
     if isinstance(matrix, dict):
@@ -255,7 +256,8 @@ def plot_confusion_matrix(matrix, class_names=None, ax=None, title="", save=None
         matrix, class_names = known["matrix"], class_names or known["names"]
         threshold = f" (IoU {known['iou_threshold']:g}, score {known['score_threshold']:g})"
     matrix = np.asarray(matrix, float)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not (matrix >= 0).all() or np.isinf(matrix).any():
+    is_square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] > 0
+    if not is_square or not (matrix >= 0).all() or np.isinf(matrix).any():
         raise ValueError(f"matrix must be square and hold counts; received shape {matrix.shape}")
     if class_names is not None and len(class_names) != len(matrix):
         raise ValueError(f"class_names has {len(class_names)} names for a matrix of {len(matrix)} classes")
