@@ -66,6 +66,7 @@ def test_layers_can_be_freed_again(model):
 @pytest.mark.parametrize("layers, message", [
     ("head", "'head' fits no layer.*Did you mean 'heads'"),
     ("mrcnn_maks", "Did you mean 'mrcnn_mask'"),
+    ("HEADS", "'HEADS' fits no layer.*Did you mean 'heads'"),
     ("zzz.*", "one of heads, 3\\+"),
     ("(", "regular expression; received '\\('"),
     (None, "received None"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import re
 import threading
@@ -11,6 +10,7 @@ import threading
 import keras
 import numpy as np
 
+from mrcnn.data.checks import did_you_mean
 from mrcnn.engine.checkpoints import load_optimizer, training_stage
 
 MEMORY_SETTINGS = ("IMAGES_PER_GPU", "IMAGE_MAX_DIM", "USE_MINI_MASK")
@@ -45,8 +45,8 @@ def layer_regex(layers, model):
             return regex
     except re.error as error:
         raise ValueError(f"{wanted} ({error})") from error
-    close = difflib.get_close_matches(layers, [*LAYER_PRESETS, *names], n=1)
-    raise ValueError(f"layers = {layers!r} fits no layer of the model" + (f". Did you mean {close[0]!r}?" if close else
+    hint = did_you_mean(layers, [*LAYER_PRESETS, *names])
+    raise ValueError(f"layers = {layers!r} fits no layer of the model" + (f".{hint}" if hint else
                      f"; it must be one of {', '.join(LAYER_PRESETS)} or a regular expression of whole layer names"))
 
 
