@@ -29,7 +29,7 @@ MACHINE_PATH = re.compile(r"(?<![\w./:-])(?:/(?:home|root|Users|tmp|var|opt|usr|
 ADDRESS = re.compile(r"<[^<>\n]* at 0x[0-9a-fA-F]{6,}>")
 # What is never the same twice: the times of Keras's progress bar, how long it waited, and when a run was begun.
 TIMES = (
-    (re.compile(r"\x1b\[1m[\d:.]+s?\x1b\[0m [\d.]+[mun]?s/(?:step|epoch) "), ""),
+    (re.compile(r"\x1b\[1m[\d:.]+s?\x1b\[0m [\d.]+[mu]?s/(?:step|epoch) ?"), ""),
     (re.compile(r" - data_wait: [\d.e+-]+"), ""),
     (re.compile(r"(?<=[a-z])\d{8}T\d{4}(?!\d)"), "YYYYMMDDTHHMM"),
 )
