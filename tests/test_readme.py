@@ -33,7 +33,7 @@ from mrcnn import model as modellib
 from mrcnn import utils
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAMS = ("jupyter", "make", "pip", "pytest", "python", "tensorboard")
 EXTRAS = PROJECT["optional-dependencies"]
@@ -235,7 +235,7 @@ class TinyCocoInferenceConfig(TinyCocoConfig):
 def workshop(tmp_path, monkeypatch):
     """A working directory with the data, photos, weights and checkpoints that the commands name."""
     balloon, nucleus = test_balloon.balloon, test_nucleus_commands.nucleus
-    (tmp_path / "samples").symlink_to(ROOT / "samples")
+    shutil.copytree(ROOT / "samples", tmp_path / "samples", ignore=shutil.ignore_patterns("__pycache__"))
     test_balloon.draw_photos(tmp_path / "datasets" / "balloon" / "train", 4)
     test_balloon.draw_photos(tmp_path / "datasets" / "balloon" / "val", 2)
     nucleus_files.write_dataset(tmp_path / "datasets" / "nucleus")

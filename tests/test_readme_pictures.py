@@ -11,8 +11,8 @@ import scripts
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "figures"
-README = (ROOT / "README.md").read_text()
-PICTURES = sorted(path.name for path in FOLDER.iterdir())
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PICTURES = sorted(path.name for path in FOLDER.glob("*.png"))
 
 
 def pixels(path):

@@ -77,7 +77,7 @@ def test_class_names_of_coco():
 
 def text_of(page):
     """A page without its blocks of code; of a notebook its cells of text."""
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     if page.suffix == ".ipynb":
         cells = (cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
         text = "\n\n".join("".join(cell["source"]) for cell in cells)
