@@ -414,9 +414,10 @@ def detect(model, dataset_dir, subset, results_dir=RESULTS_DIR):
                 PIL.Image.fromarray(picture).save(os.path.join(folder, f"{name}.png"))
             advance()
     os.replace(path + ".part", path)  # only a whole submission gets the name
-    if too_many(len(unreadable), dataset.num_images) or len(unreadable) == dataset.num_images:
+    none_is_left = len(unreadable) == dataset.num_images
+    if too_many(len(unreadable), dataset.num_images) or none_is_left:
         raise ValueError("\n  ".join([f"{len(unreadable)} of {dataset.num_images} images cannot be read:", *unreadable])
-                         + f"\nThe others are in {folder}")
+                         + ("" if none_is_left else f"\nThe others are in {folder}"))
     for line in unreadable:
         print(f"Left out: {line}")
     print(f"{dataset.num_images - len(unreadable)} of {dataset.num_images} images; submission and pictures are in "
