@@ -208,7 +208,8 @@ class MaskRCNN:
         self._make_log_dir()
         self.set_trainable(regex)
         self.compile(learning_rate, self.config.LEARNING_MOMENTUM)
-        training.build_optimizer(self.keras_model)
+        with training.clear_errors(self._sizes):
+            training.build_optimizer(self.keras_model)
         training.announce(self.keras_model, learning_rate, self.epoch, epochs, self.checkpoint_path)
         if self._resume_from:
             training.restore_optimizer(self.keras_model, callbacks.optimizer_path(self._resume_from))
