@@ -159,6 +159,7 @@ def draw_classes(seen, config, names):
     for class_id in np.unique(class_ids[positive]):
         same = np.flatnonzero(positive & (class_ids == class_id))
         chosen.extend(same[utils.non_max_suppression(refined[same], scores[same], config.DETECTION_NMS_THRESHOLD)])
+    refined = np.clip(refined, 0, np.tile(seen["image"].shape[:2], 2))
     figure, (left, right) = panels(2)
     visualize.draw_boxes(pale(seen["image"]), proposals, visibilities=2 * positive, ax=left,
                          title=f"{positive.sum()} of {len(rows)} proposals hold an object")  # fmt: skip
@@ -222,6 +223,7 @@ def draw_weights(model):
         ax.set(title=f"{name}\n{kernel.size:,} values, std {kernel.std():.2g}", yticks=[])
         ax.title.set_fontsize(6.5)
         ax.locator_params(axis="x", nbins=4)
+    figure.supxlabel("value of the weight", fontsize=7)
     return figure
 
 

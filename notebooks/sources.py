@@ -290,18 +290,20 @@ def training_example(config, anchors, batch, index=0):
 def region_panels(image, rois, refined_rois, masks, titles, side=140):
     """Regions one by one, as (images, titles) for `visualize.display_images`.
 
-    Of each the surroundings, with the region in orange and the box of its object in green, and beside it the mask.
+    Of each the surroundings, with the region in orange and the box of its object in green, and beside it the mask. All
+    are squares of `side` pixels, white beyond the image.
     """
     pictures = []
     for roi, box, mask in zip(rois, refined_rois, masks):
-        center, reach = (roi[:2] + roi[2:]) / 2, 1.25 * max(roi[2:] - roi[:2])
-        y1, x1, y2, x2 = np.clip([*(center - reach), *(center + reach)], 0, np.tile(image.shape[:2], 2)).astype(int)
-        # All at about one size, so that the lines are of one width.
-        zoom = side / max(y2 - y1, x2 - x1)
-        size = [max(round(zoom * length), 1) for length in (y2 - y1, x2 - x1)]
-        picture = utils.resize(image[y1:y2, x1:x2], size, preserve_range=True).astype(np.uint8)
+        length = max(int(2.5 * max(roi[2:] - roi[:2])), 2)
+        y, x = ((roi[:2] + roi[2:] - length) / 2).astype(int)
+        around = np.pad(image, ((length, length), (length, length), (0, 0)), constant_values=255)
+        around = around[y + length : y + 2 * length, x + length : x + 2 * length]
+        picture = utils.resize(around, (side, side), preserve_range=True).astype(np.uint8)
         for corners, color in ((roi, (213, 94, 0)), (box, (0, 158, 115))):
-            visualize.draw_box(picture, (corners - [y1, x1, y1, x1]) * zoom, color)
+            shown = (corners - [y, x, y, x]) * (side / length)
+            visualize.draw_box(picture, shown + np.array([-1, -1, 1, 1]), (255, 255, 255))  # is seen anywhere
+            visualize.draw_box(picture, shown, color)
         pictures += [picture, mask]
     return pictures, [text for title in titles for text in ("", title)]
 

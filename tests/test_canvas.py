@@ -5,12 +5,13 @@ import time
 
 import numpy as np
 import pytest
+import skimage.color
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ImageDraw
 
 from mrcnn.drawing import labels
-from mrcnn.visualize import apply_mask, class_colors, draw_instances, random_colors
+from mrcnn.visualize import apply_mask, class_colors, draw_instances, instance_colors, random_colors
 
 NAMES = ["BG", "cat", "dog"]
 RED, GREEN = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
@@ -207,6 +208,25 @@ def test_colors_per_instance_and_per_class():
     assert cat == again != dog
     elsewhere = draw_instances(image, result, ["BG", "dog", "x"], "class")
     assert color_of(elsewhere, boxes[0]) == dog
+
+
+# What is left of (red, green, blue), linear, to those without green or red receptors (Machado et al. 2009, severity 1).
+SEEN = {
+    "all": np.eye(3),
+    "no green": [(0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)],
+    "no red": [(0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)],
+}
+
+
+@pytest.mark.parametrize("seen", SEEN)
+@pytest.mark.parametrize("colors", [instance_colors(8), [*class_colors(["square", "circle", "triangle"]).values()]])
+def test_colors_are_told_apart_by_the_color_blind(colors, seen):
+    colors = np.array(colors)
+    linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
+    linear = np.clip(linear @ np.transpose(SEEN[seen]), 0, 1)
+    lab = skimage.color.rgb2lab(np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055))
+    one, other = np.triu_indices(len(lab), 1)
+    assert skimage.color.deltaE_ciede2000(lab[one], lab[other]).min() > 10
 
 
 def test_a_class_has_its_color_in_every_process(run_python):

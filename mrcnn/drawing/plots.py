@@ -170,7 +170,7 @@ def plot_overlaps(gt_class_ids, pred_class_ids, pred_scores, overlaps, class_nam
     names = [class_name(class_id, class_names) for class_id in pred_class_ids.tolist()]
     ax, own = make_axes(ax, (min(2.5 + 0.7 * cols, MATRIX_SIDE), min(1.8 + 0.5 * rows, MATRIX_SIDE)))
     ax.set(xlabel="ground truth", ylabel="predictions")
-    told = f"match or wrong class from {threshold:g} on"
+    told = f"match or wrong class: {threshold:g} and more"
     if not overlaps.size:
         say(ax, "no predictions" if not rows else "no ground truth")
         ax.set(xticks=[], yticks=[])
@@ -182,11 +182,11 @@ def plot_overlaps(gt_class_ids, pred_class_ids, pred_scores, overlaps, class_nam
         texts = [[f"{overlaps[i, j]:.2f}{notes[i, j]}" if overlaps[i, j] > 0 else "" for j in range(cols)]
                  for i in range(rows)]  # fmt: skip
         if not _write_cells(ax, texts, overlaps):
-            told = f"from {threshold:g} on a dot marks a match, a cross a wrong class"
+            told = f"{threshold:g} and more: a dot marks a match, a cross a wrong class"
             _mark_cells(ax, large & same, "o", "white", 0.4)
             _mark_cells(ax, large & ~same, "x", CURVES[4], 0.8)  # seen on light and on dark blue
             ax.figure.colorbar(shown, ax=ax, label="IoU", fraction=0.046)
-    ax.set_title(title or f"Overlaps (IoU); {told}", wrap=True)
+    ax.set_title(title or f"Overlaps (IoU)\n{told}", wrap=True)
     finish(ax.figure, own, save, show)
     return ax
 

@@ -9,9 +9,9 @@ from mrcnn.drawing.instances import check_boxes, check_counts, check_masks, clas
 from mrcnn.geometry.masks import extract_bboxes, unmold_mask
 
 LINE = 1.5  # points
-# Shares of the image's longer side: what is shown beside the image, at most, where boxes reach beyond it (anchors of
-# half the image do by 0.36 in the corners; an untrained network's boxes may do without end), and the room left there.
-MOST_MARGIN, MARGIN_ROOM = 0.5, 0.02
+# Shares of the image's longer side: what is shown beside the image, at most, where boxes reach beyond it (anchors as
+# large as the image do by 0.71 in the corners; an untrained network's boxes may do without end), and the room added.
+MOST_MARGIN, MARGIN_ROOM = 0.75, 0.02
 DARKEST = 0.4  # share of its colour that the first anchor of a level keeps
 WHITE, DARK_GRAY = (1, 1, 1), (0.25, 0.25, 0.25)
 # Lines by visibility: (own colour instead of grey, opacity, style).
@@ -24,7 +24,7 @@ def draw_boxes(image, boxes=None, refined_boxes=None, masks=None, captions=None,
 
     Boxes are dotted unless `visibilities` says otherwise; refined ones are solid, and a line joins the upper left
     corners of the two. Rows of zeros are padding and left out. Boxes that reach beyond the image have room beside it,
-    up to half its longer side.
+    up to three quarters of its longer side.
 
     Args:
         image: [H, W] or [H, W, channels], as `draw_instances` takes.
@@ -89,6 +89,7 @@ def _add_steps(ax, boxes, refined, colors, visibilities):
     """Boxes in the style that each is to have, refined ones, and lines from one to the other."""
     if boxes is not None:
         rows = np.flatnonzero(boxes.any(axis=1))
+        rows = rows[np.argsort(visibilities[rows], kind="stable")]  # the plainest lie on top
         looks = [VISIBILITIES[visibilities[row]] for row in rows]
         lines = [(*(colors[row] if own else DARK_GRAY), alpha) for row, (own, alpha, _) in zip(rows, looks)]
         if len(rows):

@@ -200,9 +200,9 @@ def _numbers(evaluation, labels, objects, max_detections):
 def _curves(evaluation, labels, max_detections):
     """Precision over recall, of what there are objects for."""
     params = evaluation.params
-    precision = evaluation.eval["precision"][:, :, :, 0, params.maxDets.index(max_detections)].round(4)
+    precision = evaluation.eval["precision"][:, :, :, 0, params.maxDets.index(max_detections)].round(6)
     seen = [k for k in range(precision.shape[2]) if (precision[:, :, k] > -1).all()]
-    means = precision[:, :, seen].mean(axis=2).round(4).tolist() if seen else ()
+    means = precision[:, :, seen].mean(axis=2).round(6).tolist() if seen else ()
     half = int(np.flatnonzero(np.isclose(params.iouThrs, 0.5))[0])
     return {
         "mean": {f"{iou:.2f}": values for iou, values in zip(params.iouThrs, means)},
