@@ -8,7 +8,7 @@ import numpy as np
 
 GOLDEN_RATIO = 0.618034  # steps of it spread hues evenly, however many there are
 # (saturation, brightness) in turn: the first colours differ in lightness too, for those who see few hues.
-SHADES = ((1.0, 1.0), (0.35, 1.0), (1.0, 1.0))
+SHADES = ((1.0, 1.0), (0.5, 0.55), (1.0, 1.0))
 CLASS_COLORS = 999  # colours that a class's name can be given
 # Of two sides of a comparison (Okabe and Ito): told apart by the colour-blind too.
 TRUTH, PREDICTION = (0.0, 0.62, 0.45), (0.84, 0.37, 0.0)
