@@ -33,7 +33,7 @@ pictures: $(VENV)/.core  ## make the pictures of the README anew
 	$(PY) docs/pictures.py
 
 test: $(VENV)/.dev lint  ## all tests on TensorFlow, but the long ones
-	$(PY) -m pytest -m "not long and not data and not backend"
+	$(PY) -m pytest -m "not long and not data and not backend" --durations=20
 
 check: $(VENV)/.dev lint  ## the quick tests, under 3 minutes
 	$(PY) -m pytest -m "not slow and not long and not data and not backend" -x -q
