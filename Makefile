@@ -40,7 +40,7 @@ check: $(VENV)/.dev lint  ## the quick tests, under 3 minutes
 
 long: $(LONG)  ## all that takes long, part by part; each of them takes under an hour
 
-long-core: $(VENV)/.dev  ## long: kills, and the demo with other seeds
+long-core: $(VENV)/.dev  ## long: kills, the demo with other seeds, further training steps of the original
 	$(PY) -m pytest -m "long and not data"
 
 long-balloon: $(VENV)/.dev photos  ## long: a small network learns balloons from nothing
@@ -67,7 +67,7 @@ golden: $(VENV)/.dev  ## compare with all the original's numbers in the folder M
 backends: $(VENV)/.backends  ## the golden tests on JAX and on torch
 	@set -e; for backend in $(OTHER_BACKENDS); do \
 		echo "--- KERAS_BACKEND=$$backend"; \
-		KERAS_BACKEND=$$backend $(PY) -m pytest -k golden -m "not long and not data" -q; \
+		KERAS_BACKEND=$$backend $(PY) -m pytest -k golden -m "not data" -q; \
 		if [ -f "$(MRCNN_GOLDEN)/check.py" ]; then for numbers in $(ON_ALL_BACKENDS); do \
 			KERAS_BACKEND=$$backend $(CHECK)/$$numbers --fail-only; done; \
 			KERAS_BACKEND=$$backend $(CHECK)/$(TRAINING) --only all_lr1 --fail-only; fi; \

@@ -13,6 +13,7 @@ FORWARD = golden_files.load("forward_inference_r50")
 TRAINING = golden_files.load("training_step_r50")
 IMAGES = [(variant, image) for variant in FORWARD.index["variants"] for image in variant["images"]]
 VARIANTS = [v for v in TRAINING.index["variants"] if not v.get("soft")]
+ELSEWHERE = ("loss_weights", "clip_half", "momentum")  # run by `make backends` and `make long-core`, not by `make test`
 
 
 def build(mode, golden, extra, folder):
@@ -80,7 +81,9 @@ def test_golden_forward(inference_models, variant, image):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", VARIANTS, ids=[v["name"] for v in VARIANTS])
+@pytest.mark.parametrize("variant", [
+    pytest.param(v, marks=pytest.mark.long if v["name"] in ELSEWHERE else (), id=v["name"]) for v in VARIANTS
+])  # fmt: skip
 def test_golden_training_step(variant, model_dir):
     """Losses, the trained set and the clipped gradients, read off the change of the weights."""
     tol, rate = TRAINING.index["tol"], variant["learning_rate"]

@@ -87,7 +87,8 @@ def test_runs_on_photos(name, data, data_dir, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("data", ["coco", "balloon", "nucleus"])
+@pytest.mark.parametrize("data", [pytest.param("coco", marks=pytest.mark.long), "balloon",
+                                  pytest.param("nucleus", marks=pytest.mark.long)])  # fmt: skip
 def test_the_demo_shows_photos_without_weights_of_their_own(data, tmp_path):
     assert refresh.problems(run("demo", tmp_path, DATA=data)) == []
 
