@@ -15,7 +15,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = {
     "demo": None, "inspect_balloon_data": "balloon", "inspect_balloon_model": "balloon", "inspect_data": "coco",
     "inspect_model": "coco", "inspect_nucleus_data": "nucleus", "inspect_nucleus_model": "nucleus",
-    "inspect_weights": "coco", "train_shapes": None,
+    "inspect_weights": "coco", "train_shapes": "balloon",
 }  # fmt: skip
 
 refresh = scripts.load_script(FOLDER, "refresh")
