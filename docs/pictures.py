@@ -27,6 +27,7 @@ from matplotlib.lines import Line2D  # noqa: E402
 from matplotlib.patches import FancyArrowPatch  # noqa: E402
 
 from mrcnn import utils, visualize  # noqa: E402
+from mrcnn.data.files import atomic  # noqa: E402
 from mrcnn.drawing.colors import CURVES  # noqa: E402
 
 LOSSES = sources.WEIGHTS["shapes"].with_suffix(".csv")
@@ -237,13 +238,11 @@ def draw_losses():
 # ------------------------------------------------------------------ files
 def save(figure, path, dpi):
     """Saves a figure as PNG; under its name there is only ever a whole file."""
-    part = path.with_name(f"{path.name}.part")
     try:
-        # Without the version of matplotlib, which would make another file of the same picture.
-        figure.savefig(part, format="png", dpi=dpi, metadata={"Software": None})
-        os.replace(part, path)
+        with atomic(path) as unfinished:
+            # Without the version of matplotlib, which would make another file of the same picture.
+            figure.savefig(unfinished, format="png", dpi=dpi, metadata={"Software": None})
     finally:
-        part.unlink(missing_ok=True)
         plt.close(figure)
 
 

@@ -30,6 +30,7 @@ import nucleus
 import shapes
 
 from mrcnn import utils
+from mrcnn.data.files import atomic
 from mrcnn.engine import command_line
 
 # ---------------------------------------------------------------- configurations
@@ -286,8 +287,8 @@ def save_picture(model, dataset, image_ids, path, confidence=0.7):
         panel.paste(drawn, ((480 - drawn.width) // 2, (480 - drawn.height) // 2))
         panels.append(np.asarray(panel))
     rows = [np.concatenate(panels[start : start + 3], axis=1) for start in range(0, len(panels), 3)]
-    PIL.Image.fromarray(np.concatenate(rows)).save(f"{path}.part", format="PNG")
-    os.replace(f"{path}.part", path)
+    with atomic(path) as unfinished:
+        PIL.Image.fromarray(np.concatenate(rows)).save(unfinished, format="PNG")
 
 
 # ---------------------------------------------------------------- command line
@@ -327,9 +328,8 @@ def main(arguments=None):
     scores = measure(task, args.dataset, weights, args.output)
     results = {"task": args.task, "steps": args.steps, "seed": args.seed, "training_seconds": seconds, "scores": scores}
     path = os.path.join(args.output, "results.json")
-    with open(f"{path}.part", "w") as file:
+    with atomic(path) as unfinished, open(unfinished, "w") as file:
         json.dump(results, file, indent=2)
-    os.replace(f"{path}.part", path)
     for subset, kinds in scores.items():
         print(f"{subset:6} AP50 of masks {kinds['segm']['AP50']:.3f}, of boxes {kinds['bbox']['AP50']:.3f}; "
               f"AP of masks {kinds['segm']['AP']:.3f}; mean AP50 per image {kinds['mean_AP50']:.3f}")

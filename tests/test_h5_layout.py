@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from weight_files import write_keras2
 
+from mrcnn.data import files
 from mrcnn.engine import h5_layout
 from mrcnn.engine.h5_layout import is_whole, read_file, write_file
 
@@ -168,7 +169,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
 
 
 def test_temporary_file_is_no_checkpoint(tmp_path):
-    with h5_layout.atomic(tmp_path / "mask_rcnn_x_0001.h5") as temporary:
+    with files.atomic(tmp_path / "mask_rcnn_x_0001.h5") as temporary:
         temporary.touch()
         assert temporary.parent == tmp_path and not temporary.name.startswith("mask_rcnn")
         assert not list(tmp_path.glob("mask_rcnn*"))

@@ -24,8 +24,13 @@ class NoObjects(Exception):
 
 def did_you_mean(name, known):
     """A sentence that proposes the known name nearest to a misspelt one; empty if none is near."""
-    close = difflib.get_close_matches(str(name).lower(), known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    close = nearest(name, known)
+    return f" Did you mean {close!r}?" if close else ""
+
+
+def nearest(name, known):
+    """The known name that is nearest to another one, in whatever case; None if none is near."""
+    return next(iter(difflib.get_close_matches(str(name).lower(), known, n=1)), None)
 
 
 def image_name(dataset, image_id):

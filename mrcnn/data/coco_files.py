@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from mrcnn.data.checks import did_you_mean
+from mrcnn.data.checks import did_you_mean, nearest
 
 CLIP_BEYOND = 1  # pixels outside of its image from which on a polygon is clipped here: less is how COCO draws borders
 
@@ -40,7 +40,7 @@ def find_annotations(dataset_dir, subset, year):
     path = annotations_path(dataset_dir, subset, year)
     if os.path.isfile(path):
         return path
-    if did_you_mean(subset, FOLDERS) and did_you_mean(year, YEARS):  # else it is data of one's own
+    if nearest(subset, FOLDERS) and nearest(year, YEARS):  # else it is data of one's own
         try:
             check_subset(subset, year)
         except ValueError as error:

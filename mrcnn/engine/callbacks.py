@@ -12,8 +12,8 @@ import time
 import keras
 import numpy as np
 
+from mrcnn.data.files import atomic
 from mrcnn.engine.checkpoints import save_optimizer, training_stage
-from mrcnn.engine.h5_layout import atomic
 from mrcnn.engine.weights import save_weights
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import h5py
 import keras
 
-from mrcnn.engine.h5_layout import atomic, is_whole, open_hdf5
+from mrcnn.data.files import atomic
+from mrcnn.engine.h5_layout import is_whole, open_hdf5
 
 _TIMESTAMP = r"(\d{8}T\d{4})"
 _CHECKPOINT = re.compile(rf"(?:^|[/\\])([\w-]+?){_TIMESTAMP}[/\\]mask_rcnn_[\w-]+?_?(\d{{4,}})\.h5$")

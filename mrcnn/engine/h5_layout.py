@@ -10,6 +10,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from mrcnn.data.files import atomic
+
 # HDF5 keeps an attribute in the header of its object, which holds 64 kB.
 ATTRIBUTE_LIMIT = 64512
 
@@ -189,32 +191,3 @@ def write_file(path: str | os.PathLike, layers: Mapping[str, Mapping[str, np.nda
             save_names(group, "weight_names", list(weights))
             for name, array in weights.items():
                 group.create_dataset(name, data=array)
-
-
-@contextlib.contextmanager
-def atomic(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary path beside `path`, which it becomes on success and which is removed on failure.
-
-    A process killed in between leaves the old file whole, and a hidden temporary one that the next attempt overwrites.
-    """
-    path = Path(os.path.realpath(path))     # a link stays a link: its target is replaced
-    if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "No such folder to save to; create it first", str(path.parent))
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    with contextlib.suppress(OSError):      # Windows cannot open a folder
-        _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

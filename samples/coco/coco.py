@@ -32,6 +32,7 @@ from mrcnn import utils  # noqa: E402
 from mrcnn.config import Config  # noqa: E402
 from mrcnn.data import coco_files  # noqa: E402
 from mrcnn.data.checks import check_ready, image_name  # noqa: E402
+from mrcnn.data.files import atomic  # noqa: E402
 from mrcnn.data.shared_classes import SharedClasses  # noqa: E402
 
 # In 2014 most validation images ("35k") served for training too, and 5,000 others, "minival", for validation; the data
@@ -364,9 +365,8 @@ def coco_categories(dataset):
 def write_json(path, value):
     """Writes a file of JSON, which never replaces another one by half."""
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    with open(f"{path}.part", "w", encoding="utf-8") as file:
+    with atomic(path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
         json.dump(value, file)
-    os.replace(f"{path}.part", path)
 
 
 def without_nan(value):

@@ -5,7 +5,6 @@
 The photos come with scikit-image, and are written to example/val2017/ first.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -45,6 +44,8 @@ def main(example=FOLDER / "example", path=FOLDER / "picture.jpg"):
     """Writes the photos into the folder `example`, and the picture of all its images."""
     import coco
 
+    from mrcnn.data.files import atomic
+
     write_photos(Path(example) / "val2017")
     dataset = coco.CocoDataset()
     dataset.load_coco(example, "val", "2017")
@@ -52,8 +53,8 @@ def main(example=FOLDER / "example", path=FOLDER / "picture.jpg"):
     white = np.full((HEIGHT, GAP, 3), 255, np.uint8)
     panels = [panel for image_id in dataset.image_ids for panel in (draw(dataset, image_id), white)]
     picture = PIL.Image.fromarray(np.concatenate(panels[:-1], axis=1))
-    picture.save(f"{path}.part", format="jpeg", quality=88)
-    os.replace(f"{path}.part", path)
+    with atomic(path) as unfinished:
+        picture.save(unfinished, format="jpeg", quality=88)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ stage2_test), in it a folder per image, ID/images/ID.png, and where the nuclei a
     python samples/nucleus/nucleus.py evaluate --dataset nucleus/ --subset val --weights last
     python samples/nucleus/nucleus.py detect --dataset nucleus/ --subset stage1_test --weights last
 
-All of it is in this one file, to be read from top to bottom and then changed for data of your own.
+It is one file, and so a long one, because a sample is read from top to bottom and then changed for data of your own.
 """
 
 import collections

@@ -22,6 +22,7 @@ if __name__ == "__main__":
 import shapes  # beside this file
 
 from mrcnn import visualize
+from mrcnn.data.files import atomic
 
 IMAGES = 50  # to evaluate on
 SHOWN = 8  # of them, in the picture
@@ -151,10 +152,8 @@ def peak_memory():
 
 def save_text(path, text):
     """Writes a text file that is replaced as a whole."""
-    unfinished = f"{path}.part"
-    with open(unfinished, "w") as file:
-        file.write(text)
-    os.replace(unfinished, path)
+    with atomic(path) as unfinished:
+        unfinished.write_text(text)
 
 
 def main():

@@ -1,11 +1,12 @@
 """Pictures of images with their objects, for the Shapes sample."""
 
 import math
-import os
 
 import numpy as np
 from matplotlib.figure import Figure  # not pyplot, which would choose a window system
 from matplotlib.patheffects import withStroke
+
+from mrcnn.data.files import atomic
 
 COLORS = ("#ff4d6d", "#29c7ff", "#ffd60a", "#8aff80")  # by class id
 
@@ -51,6 +52,5 @@ def draw_objects(axes, result, class_names, with_scores):
 
 def save_figure(figure, path):
     """Saves a figure as PNG; under its name there is only ever a whole file."""
-    unfinished = f"{path}.part"
-    figure.savefig(unfinished, format="png")
-    os.replace(unfinished, path)
+    with atomic(path) as unfinished:
+        figure.savefig(unfinished, format="png")

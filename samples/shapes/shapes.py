@@ -6,6 +6,8 @@ A small network learns the shapes from nothing in minutes, on a CPU:
     python samples/shapes/shapes.py train
     python samples/shapes/shapes.py evaluate
     python samples/shapes/shapes.py detect
+
+It is one file, and so a long one, because a sample is read from top to bottom and copied as a whole.
 """
 
 import argparse
