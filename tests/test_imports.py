@@ -10,10 +10,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mrcnn"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each may import from those before it, and rooms from themselves.
-ROOMS = ["geometry", "drawing", "data", "network", "engine"]
+ROOMS = ["geometry", "drawing", "data", "network", "distribution", "engine"]
 PUBLIC = ["utils", "config", "model", "visualize", "parallel_model", "__main__"]
 FRAMEWORKS = {"tensorflow", "jax", "torch"}
-MAY_IMPORT_FRAMEWORKS = {"network/kernels.py", "parallel_model.py"}
+MAY_IMPORT_FRAMEWORKS = {"network/kernels.py", "distribution/devices.py", "distribution/processes.py"}
 IN_GEOMETRY = {"numpy", "scipy", "skimage"}
 MAY_READ_CONFIG = {
     "config.py", "utils.py", "model.py", "__main__.py", "data/loader.py", "network/assemble.py", "engine/mask_rcnn.py",

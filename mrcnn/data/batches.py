@@ -128,15 +128,19 @@ class Batches(keras.utils.PyDataset):
         shuffle: bool, a new order in each pass.
         workers: int, threads. Keras reads 1 like 0, without threads of its own.
         queue: int, largest number of batches made in advance.
+        share: (index, count): of `count` processes that train together, each on `batch_size` images of every batch,
+            this is number `index`.
 
     Attributes:
+        batch_size: images of a batch, those of all processes.
         ready_at: dict, number of a batch -> `time.monotonic()` when it was made, for the latest batches.
         failure: the exception that ended the making of a batch, or None. Keras may pass it on in another form.
     """
 
-    def __init__(self, items, batch_size, shuffle, workers, queue):
+    def __init__(self, items, batch_size, shuffle, workers, queue, share=(0, 1)):
         super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=queue)
-        self._items, self.batch_size, self.shuffle = items, int(batch_size), shuffle
+        self._items, self.batch_size, self.shuffle = items, int(batch_size) * share[1], shuffle
+        self._own = slice(share[0] * int(batch_size), (share[0] + 1) * int(batch_size))
         self.ready_at, self.failure = OrderedDict(), None
         self._used, self._lock, self._passes = OrderedDict(), threading.Lock(), 0
 
@@ -187,11 +191,11 @@ class Batches(keras.utils.PyDataset):
         return (inputs, outputs) if outputs else (inputs,)
 
     def _gather(self, k, strict):
-        """[(image id, arrays)] of batch k."""
-        return [self._items.fetch(image_id, key, strict) for image_id, key in self._planned(k)]
+        """[(image id, arrays)] of batch k that are this process's."""
+        return [self._items.fetch(image_id, key, strict) for image_id, key in self._planned(k)[self._own]]
 
     def _planned(self, k):
-        """[(image id, key)] that batch k is to have; the last batch of a pass may be smaller."""
+        """[(image id, key)] that batch k of all processes is to have; the last batch of a pass may be smaller."""
         number, index = divmod(k, len(self))
         order = self._items.order(number, self.shuffle)
         places = range(index * self.batch_size, min((index + 1) * self.batch_size, len(order)))
@@ -202,10 +206,10 @@ class Batches(keras.utils.PyDataset):
         return self.batch(0, strict=True)
 
     def image_ids(self, k):
-        """[(image id, reference)] of the images that batch k has."""
+        """[(image id, reference)] of the images that batch k has here; of blank ones that fill it, nothing."""
         if k not in self._used:
             self.batch(k)
-        return [(image_id, self._items.reference(image_id)) for image_id in self._used[k]]
+        return [(image_id, self._items.reference(image_id)) for image_id in self._used[k] if image_id is not None]
 
 
 def stack(items):

@@ -161,9 +161,10 @@ class _ArrayMaker:
         self.backbone_shapes = compute_backbone_shapes(config, config.IMAGE_SHAPE)
         self.anchors = config_anchors(config, config.IMAGE_SHAPE)
 
-    def items(self):
-        """All images, drawn by the config's seed or by one from numpy's global generator."""
-        seed = np.random.randint(2**31) if self.config.SEED is None else self.config.SEED
+    def items(self, seed=None):
+        """All images, drawn by this seed, else by the config's or by one from numpy's global generator."""
+        if seed is None:
+            seed = np.random.randint(2**31) if self.config.SEED is None else self.config.SEED
         return Items(self.dataset, self, int(seed))
 
     def __call__(self, image_id, rng):
@@ -246,6 +247,9 @@ class DataGenerator(Batches):
         random_rois: int, number of random regions per image for training the heads without an RPN.
         detection_targets: bool, also make the heads' targets for those regions.
         no_augmentation_sources: list of str, sources whose images are not augmented.
+        share: (index, count) of this process among those that train together, see `Batches`; `config.BATCH_SIZE` is
+            the number of images of each.
+        seed: int, instead of the config's; processes that train together need the same.
 
     Attributes:
         anchors: [anchors, (y1, x1, y2, x2)] float64, pixels.
@@ -257,9 +261,11 @@ class DataGenerator(Batches):
     """
 
     def __init__(self, dataset, config, shuffle=True, augmentation=None, random_rois=0, detection_targets=False,
-                 no_augmentation_sources=None):
+                 no_augmentation_sources=None, share=(0, 1), seed=None):
         maker = _ArrayMaker(dataset, config, augmentation, random_rois, detection_targets, no_augmentation_sources)
-        super().__init__(maker.items(), config.BATCH_SIZE, shuffle, config.DATA_WORKERS, config.DATA_QUEUE)
+        super().__init__(
+            maker.items(seed), config.BATCH_SIZE, shuffle, config.DATA_WORKERS, config.DATA_QUEUE, share
+        )
         self.anchors, self.backbone_shapes = maker.anchors, maker.backbone_shapes
 
 
@@ -276,9 +282,9 @@ class TrainingStream(DataGenerator):
     """
 
     def __init__(self, dataset, config, shuffle=True, augmentation=None, random_rois=0, detection_targets=False,
-                 no_augmentation_sources=None, start=0):
+                 no_augmentation_sources=None, start=0, **sharing):
         super().__init__(
-            dataset, config, shuffle, augmentation, random_rois, detection_targets, no_augmentation_sources
+            dataset, config, shuffle, augmentation, random_rois, detection_targets, no_augmentation_sources, **sharing
         )
         self.start = start
 
@@ -300,18 +306,20 @@ class TrainingStream(DataGenerator):
 
 
 class ValidationData(DataGenerator):
-    """The first `VALIDATION_STEPS` x `BATCH_SIZE` images (all if there are fewer) in order; the same in every epoch.
+    """The first `VALIDATION_STEPS` batches of images (or all images) in order; the same in every epoch.
 
     None comes twice. Images without objects, or which cannot be used, are left out of their batch; a batch that would
     be empty takes one other image.
 
     Args:
-        as for `DataGenerator`.
+        fill: bool, bring all batches to full size with blank images, which add nothing to any loss: where several
+            devices share a batch each needs as many images.
+        others: as for `DataGenerator`.
     """
 
-    def __init__(self, dataset, config, random_rois=0, detection_targets=False):
-        super().__init__(dataset, config, False, None, random_rois, detection_targets)
-        self.steps = config.VALIDATION_STEPS
+    def __init__(self, dataset, config, random_rois=0, detection_targets=False, fill=False, **sharing):
+        super().__init__(dataset, config, False, None, random_rois, detection_targets, **sharing)
+        self.steps, self.fill = config.VALIDATION_STEPS, fill
 
     def __len__(self):
         return min(super().__len__(), self.steps)
@@ -321,8 +329,23 @@ class ValidationData(DataGenerator):
 
     def _gather(self, k, strict):
         planned = self._planned(k)
+        own = self._make(planned[self._own], strict)
+        anyones = own or self._make(planned, strict)
+        if not anyones:
+            anyones = [self._items.fetch(*planned[0], strict)]
+            own = anyones if self._own.start == 0 else []  # the first process has it
+        missing = self._own.stop - self._own.start - len(own)
+        return own + [_blank(*anyones[0])] * missing if self.fill else own
+
+    def _make(self, planned, strict):
+        """[(image id, arrays)] of those that can be used."""
         made = [(image_id, self._items.make(image_id, (*key, 0), strict)) for image_id, key in planned]
-        return [entry for entry in made if entry[1] is not None] or [self._items.fetch(*planned[0], strict)]
+        return [entry for entry in made if entry[1] is not None]
+
+
+def _blank(image_id, arrays):
+    """(None, arrays) of the same form without an object, an anchor or a class: nothing to learn from."""
+    return None, tuple(tuple(np.zeros_like(array) for array in part) for part in arrays)
 
 
 def data_generator(dataset, config, shuffle=True, augment=False, augmentation=None, random_rois=0, batch_size=1,

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from mrcnn.data.files import atomic
+from mrcnn.distribution.parallel import inner
 from mrcnn.engine.checkpoints import save_optimizer, training_stage
 from mrcnn.engine.weights import save_weights
 
@@ -29,16 +30,18 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         path: of the weights file, with `{epoch:04d}`; the first epoch is 1.
         epoch: epochs done before.
+        writes: bool; of several processes that train together one writes.
 
     Attributes:
         epoch: epochs done at the newest checkpoint.
         last: path of the newest checkpoint, or None.
     """
 
-    def __init__(self, path, epoch=0):
+    def __init__(self, path, epoch=0, writes=True):
         super().__init__()
         self.path = path
         self.epoch = epoch
+        self.writes = writes
 
     @property
     def last(self):
@@ -52,11 +55,12 @@ class Checkpoint(keras.callbacks.Callback):
                 f"Training stopped after epoch {epoch + 1}: {len(broken)} weights are not finite any more, among them "
                 f"{', '.join(broken[:3])}. {advice(self.last)}"
             )
-        path = self.path.format(epoch=epoch + 1)
-        optimizer = self.model.optimizer
-        # the weights come second: whoever finds them finds the optimizer's state too
-        save_optimizer(optimizer, optimizer_path(path), training_stage(optimizer, self.model.trainable_variables))
-        save_weights(self.model, path)
+        if self.writes:
+            path = self.path.format(epoch=epoch + 1)
+            optimizer = self.model.optimizer
+            # the weights come second: whoever finds them finds the optimizer's state too
+            save_optimizer(optimizer, optimizer_path(path), training_stage(optimizer, self.model.trainable_variables))
+            save_weights(inner(self.model), path)
         self.epoch = epoch + 1
 
 
@@ -107,8 +111,10 @@ def interrupted(checkpoint):
     return f"{text}; the last checkpoint is {checkpoint.last}: load_weights(that path, by_name=True) and train() go on"
 
 
-def verbosity():
+def verbosity(speaks=True):
     """How Keras reports on a training: by a moving bar on a terminal or in a notebook, else by a line per epoch."""
+    if not speaks:
+        return 0
     return 1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2
 
 
@@ -204,9 +210,9 @@ def tensorboard(log_dir):
 
 
 @contextlib.contextmanager
-def log_files(log_dir):
-    """The callbacks that write log.csv, which a resumed run goes on with, and TensorBoard's files."""
-    files = [Table(os.path.join(log_dir, "log.csv")), *tensorboard(log_dir)]
+def log_files(log_dir, writes=True):
+    """The callbacks that write log.csv, which a resumed run goes on with, and TensorBoard's files, if any."""
+    files = [Table(os.path.join(log_dir, "log.csv")), *tensorboard(log_dir)] if writes else []
     try:
         yield files
     except BaseException:

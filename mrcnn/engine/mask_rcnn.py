@@ -14,6 +14,9 @@ import numpy as np
 
 from mrcnn.data import loader
 from mrcnn.data.checks import did_you_mean
+from mrcnn.distribution import processes
+from mrcnn.distribution.devices import check_devices
+from mrcnn.distribution.parallel import ParallelModel, inner
 from mrcnn.engine import callbacks, evaluation, inference, training, weights
 from mrcnn.engine.inspect import Inspector, log
 from mrcnn.geometry.boxes import norm_boxes
@@ -26,6 +29,9 @@ _CACHED_SHAPES = 16  # anchors of more image shapes than these are made anew
 class MaskRCNN:
     """A Mask R-CNN model (He et al. 2017) for training or for detection.
 
+    Where the environment describes a cluster, the process joins it (docs/distributed.md): then a batch of training has
+    `BATCH_SIZE` images of each process, the first process writes the files, and `evaluate` shares the images out.
+
     Args:
         mode: "training" or "inference".
         config: an instance of a class derived from Config.
@@ -33,13 +39,15 @@ class MaskRCNN:
 
     Attributes:
         mode, config, model_dir: as given.
-        keras_model: the keras.Model; its layers have the original's names.
+        keras_model: the keras.Model; its layers have the original's names. On several devices it is a `ParallelModel`
+            with the model itself in `inner_model`.
         epoch: epochs done.
         log_dir: folder of this run; it is made by the first `train`.
         checkpoint_path: path of the weights files, with `{epoch:04d}`.
 
     Raises:
-        ValueError: unknown mode, or settings that are impossible.
+        ValueError: unknown mode, settings that are impossible, or more devices than there are.
+        ConnectionError: the other processes of the cluster did not come.
     """
 
     def __init__(self, mode, config, model_dir):
@@ -48,14 +56,15 @@ class MaskRCNN:
         if isinstance(config, type):
             raise ValueError(f"config must be an instance; received the class {config.__name__}: {config.__name__}()")
         config.check_model()
-        training.check_devices(config.GPU_COUNT)
+        processes.join()
+        check_devices(config.GPU_COUNT)
         self.mode, self.config = mode, config
         self.model_dir = os.fspath(model_dir)
         self.set_log_dir()
         self.keras_model = self.build(mode, config)
         self._anchor_cache = {}
         self._anchor_shape = tuple(config.IMAGE_SHAPE)
-        self._inspector = Inspector(self.keras_model)
+        self._inspector = Inspector(inner(self.keras_model))
         self._running = threading.Lock()
         self._resume_from = None
         self._sizes = {name: getattr(config, name) for name in training.MEMORY_SETTINGS}
@@ -64,11 +73,15 @@ class MaskRCNN:
         """Builds the Keras model; called by the constructor.
 
         Returns:
-            keras.Model named `mask_rcnn`.
+            keras.Model named `mask_rcnn`; a `ParallelModel` where several devices or processes share the work.
         """
         if config.SEED is not None:
             keras.utils.set_random_seed(config.SEED)
-        return weights.speak_layout(build_model(mode, config))
+        model = weights.speak_layout(build_model(mode, config))
+        across_processes = mode == "training" and processes.count() > 1
+        if config.GPU_COUNT > 1 or across_processes:
+            model = ParallelModel(model, config.GPU_COUNT, across_processes)
+        return model
 
     # ---- weights and folders
 
@@ -98,7 +111,7 @@ class MaskRCNN:
             FileNotFoundError: there is no such file.
             ValueError: the file is damaged or does not fit; says what to do.
         """
-        report = weights.load_weights(self.keras_model, filepath, by_name, exclude, skip_mismatch)
+        report = weights.load_weights(inner(self.keras_model), filepath, by_name, exclude, skip_mismatch)
         reason = weights.why_new_run(filepath, self.config.NAME, report)
         self.set_log_dir(None if reason else filepath)
         self._resume_from = os.fspath(filepath) if self.epoch else None
@@ -135,14 +148,17 @@ class MaskRCNN:
 
     def _make_log_dir(self):
         """Makes the folder of the run; a new run takes the next minute that no other run has."""
-        training.check_writable(self.model_dir)
-        while not self._has_folder:
-            try:
-                os.mkdir(self.log_dir)
-                self._has_folder = True
-            except FileExistsError:
-                self._name_run(self._started + datetime.timedelta(minutes=1))
-        os.makedirs(self.log_dir, exist_ok=True)
+        if processes.is_first():
+            training.check_writable(self.model_dir)
+            while not self._has_folder:
+                try:
+                    os.mkdir(self.log_dir)
+                    self._has_folder = True
+                except FileExistsError:
+                    self._name_run(self._started + datetime.timedelta(minutes=1))
+            os.makedirs(self.log_dir, exist_ok=True)
+        self._name_run(processes.from_first(self._started))
+        self._has_folder = True
 
     # ---- training
 
@@ -154,7 +170,7 @@ class MaskRCNN:
             keras_model: the model to set; this one's by default.
             indent, verbose: blanks before printed lines; 1 prints the layers that train.
         """
-        training.set_trainable(keras_model or self.keras_model, layer_regex, indent, verbose)
+        training.set_trainable(keras_model or inner(self.keras_model), layer_regex, indent, verbose)
 
     def find_trainable_layer(self, layer):
         """The layer that holds the weights: the one inside, for a wrapper such as TimeDistributed."""
@@ -162,7 +178,7 @@ class MaskRCNN:
 
     def get_trainable_layers(self):
         """All layers of the model that have weights, as a list; `rpn_model` counts as one."""
-        return [layer for layer in map(self.find_trainable_layer, self.keras_model.layers) if layer.weights]
+        return [layer for layer in map(self.find_trainable_layer, inner(self.keras_model).layers) if layer.weights]
 
     def compile(self, learning_rate, momentum):
         """Prepares the model for training with SGD and the config's clipping; what trains now enters the weight decay.
@@ -197,48 +213,58 @@ class MaskRCNN:
             ValueError: the model is for inference, an argument is misspelt, or the data does not fit.
             FloatingPointError: a loss is not finite; names the loss, the images and the last good checkpoint.
             MemoryError: the device has too little memory.
+            ConnectionError: another process of the cluster has gone; names the last checkpoint.
         """
         self._require("training")
-        regex = training.layer_regex(layers, self.keras_model)
-        training.check_arguments(learning_rate, epochs, custom_callbacks)
-        if epochs <= self.epoch:
-            print(f"Nothing left to do: epochs = {epochs} is the total, and {self.epoch} done already")
-            return
-        stream, validation = self._data(train_dataset, val_dataset, augmentation, no_augmentation_sources)
-        self._make_log_dir()
-        self.set_trainable(regex)
-        self.compile(learning_rate, self.config.LEARNING_MOMENTUM)
-        with training.clear_errors(self._sizes):
-            training.build_optimizer(self.keras_model)
-        training.announce(self.keras_model, learning_rate, self.epoch, epochs, self.checkpoint_path)
-        if self._resume_from:
-            training.restore_optimizer(self.keras_model, callbacks.optimizer_path(self._resume_from))
-            self._resume_from = None
-        try:
-            self._fit(stream, validation, epochs, custom_callbacks)
-        finally:
-            training.list_problems(stream, validation)
+        with processes.together(self._newest_checkpoint):
+            regex = training.layer_regex(layers, inner(self.keras_model))
+            training.check_arguments(learning_rate, epochs, custom_callbacks)
+            if epochs <= self.epoch:
+                print(f"Nothing left to do: epochs = {epochs} is the total, and {self.epoch} done already")
+                return
+            stream, validation = self._data(train_dataset, val_dataset, augmentation, no_augmentation_sources)
+            self._make_log_dir()
+            self.set_trainable(regex, verbose=int(processes.is_first()))
+            self.compile(learning_rate, self.config.LEARNING_MOMENTUM)
+            with training.clear_errors(self._sizes):
+                training.build_optimizer(self.keras_model)
+            if processes.is_first():
+                training.announce(self.keras_model, learning_rate, self.epoch, epochs, self.checkpoint_path)
+            if self._resume_from:
+                training.restore_optimizer(self.keras_model, callbacks.optimizer_path(self._resume_from))
+                self._resume_from = None
+            try:
+                self._fit(stream, validation, epochs, custom_callbacks)
+            finally:
+                training.list_problems(stream, validation)
+
+    def _newest_checkpoint(self):
+        path = self.checkpoint_path.format(epoch=self.epoch)
+        return path if os.path.exists(path) else None
 
     def _data(self, train_dataset, val_dataset, augmentation, no_augmentation_sources):
         """The batches to train and to validate on; the first of each is made, so that errors in the data show now."""
         config = self.config
         loader.check_dataset(train_dataset, config, "the training data set")
         rois = 0 if config.USE_RPN_ROIS else config.POST_NMS_ROIS_TRAINING
+        seed = processes.from_first(np.random.randint(2**31)) if config.SEED is None else config.SEED
+        sharing = {"share": (processes.index(), processes.count()), "seed": seed}
         stream = loader.TrainingStream(
             train_dataset, config, augmentation=augmentation, random_rois=rois,
-            no_augmentation_sources=no_augmentation_sources, start=self.epoch * config.STEPS_PER_EPOCH,
+            no_augmentation_sources=no_augmentation_sources, start=self.epoch * config.STEPS_PER_EPOCH, **sharing,
         )  # fmt: skip
         stream.check_first_batch()
         if val_dataset is None:
             return stream, None
         loader.check_dataset(val_dataset, config, "the validation data set")
-        validation = loader.ValidationData(val_dataset, config, random_rois=rois)
+        fill = isinstance(self.keras_model, ParallelModel)
+        validation = loader.ValidationData(val_dataset, config, random_rois=rois, fill=fill, **sharing)
         validation.check_first_batch()
         return stream, validation
 
     def _fit(self, stream, validation, epochs, custom_callbacks):
         config, steps = self.config, self.config.STEPS_PER_EPOCH
-        checkpoint = callbacks.Checkpoint(self.checkpoint_path, self.epoch)
+        checkpoint = callbacks.Checkpoint(self.checkpoint_path, self.epoch, writes=processes.is_first())
         built_in = [
             callbacks.EpochStart(lambda epoch: training.seed_draws(self.keras_model, config.SEED, epoch)),
             callbacks.DataWait(lambda epoch, step: stream.ready_at.get(epoch * steps + step)),
@@ -246,11 +272,12 @@ class MaskRCNN:
             checkpoint,
         ]
         try:
-            with training.clear_errors(self._sizes, stream, validation), callbacks.log_files(self.log_dir) as files:
+            log_files = callbacks.log_files(self.log_dir, writes=processes.is_first())
+            with training.clear_errors(self._sizes, stream, validation), log_files as files:
                 self.keras_model.fit(
                     stream, validation_data=validation, initial_epoch=self.epoch, epochs=epochs, steps_per_epoch=steps,
                     callbacks=[*built_in, *files, *(custom_callbacks or [])], shuffle=False,
-                    verbose=callbacks.verbosity(),
+                    verbose=callbacks.verbosity(processes.is_first()),
                 )  # fmt: skip
         except KeyboardInterrupt:
             raise KeyboardInterrupt(callbacks.interrupted(checkpoint)) from None

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from mrcnn.data.checks import did_you_mean
+from mrcnn.distribution.parallel import scope
 from mrcnn.engine.checkpoints import load_optimizer, training_stage
 
 MEMORY_SETTINGS = ("IMAGES_PER_GPU", "IMAGE_MAX_DIM", "USE_MINI_MASK")
@@ -138,7 +139,8 @@ def make_optimizer(learning_rate, momentum, clip_norm):
 
 def build_optimizer(model):
     """Makes the optimizer's variables now: made in the first step, they would have TensorFlow trace it twice."""
-    model.optimizer.build(model.trainable_variables)
+    with scope(model):
+        model.optimizer.build(model.trainable_variables)
 
 
 def restore_optimizer(model, path):
@@ -193,19 +195,6 @@ def list_problems(stream, validation=None):
     for data, where in ((stream, ""), (validation, " of the validation")):
         for reference, problem in data.problems if data is not None else ():
             print(f"Left out{where}: {reference}: {problem}")
-
-
-def check_devices(gpu_count):
-    """Raises a ValueError that names the devices found if a config asks for more than one."""
-    if gpu_count > 1:
-        try:
-            found = keras.distribution.list_devices()
-        except Exception:  # backends without that list, torch among them
-            found = [keras.backend.backend()]
-        raise ValueError(
-            f"GPU_COUNT = {gpu_count}: a model runs on one device; found {', '.join(map(str, found)) or 'none'}. Use "
-            f"GPU_COUNT = 1, and IMAGES_PER_GPU times {gpu_count} if the memory of one device allows it."
-        )
 
 
 @contextlib.contextmanager

@@ -7,12 +7,11 @@ from keras import layers, ops
 
 from mrcnn.data.loader import config_anchors
 from mrcnn.geometry.boxes import norm_boxes as norm_boxes_array
-from mrcnn.network import losses
+from mrcnn.network import kernels, losses
 from mrcnn.network.backbone import resnet_graph
 from mrcnn.network.detection import DetectionLayer
 from mrcnn.network.fpn import build_fpn
 from mrcnn.network.heads import build_fpn_mask_graph, fpn_classifier_graph, mask_upsampling
-from mrcnn.network.kernels import BACKEND
 from mrcnn.network.layers import precision
 from mrcnn.network.losses import LOSS_NAMES
 from mrcnn.network.proposals import ProposalLayer
@@ -33,7 +32,7 @@ class MaskRCNNModel(keras.Model):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         # XLA loses to oneDNN on a CPU and has no kernel for TensorFlow's crop_and_resize
-        self.jit_compile = BACKEND == "jax"
+        self.jit_compile = kernels.BACKEND == "jax"
 
     def call(self, inputs, training=None, mask=None):
         def with_phase(operation):
@@ -47,7 +46,7 @@ class MaskRCNNModel(keras.Model):
         return self._run_through_graph(self._standardize_inputs(inputs), operation_fn=with_phase)
 
     def compile(self, *args, **kwargs):
-        super().compile(*args, **{"jit_compile": BACKEND == "jax", **kwargs})
+        super().compile(*args, **{"jit_compile": kernels.BACKEND == "jax", **kwargs})
 
 
 class TrainingModel(MaskRCNNModel):
@@ -82,11 +81,12 @@ class TrainingModel(MaskRCNNModel):
         return self.weight_decay * sum(ops.mean(ops.square(w)) for w in decayed)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return sum(self.weighted_losses(y_pred).values()) + self.weight_penalty()
+        # the gradients of replicas are added up: each replica's part of the losses, and its share of the weight decay
+        return sum(self.weighted_losses(y_pred).values()) + self.weight_penalty() / kernels.replicas()
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         for tracker, value in zip(self.trackers, self.weighted_losses(y_pred).values(), strict=True):
-            tracker.update_state(value)
+            tracker.update_state(value * kernels.replicas())  # Keras reports the mean over replicas, not the sum
         return self.get_metrics_result()
 
 

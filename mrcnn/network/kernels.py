@@ -7,7 +7,7 @@ tiled and gathered versions written in `keras.ops`.
 from __future__ import annotations
 
 import numpy as np
-from keras import backend, ops
+from keras import backend, distribution, ops, random
 
 from mrcnn.network.tensors import iou
 
@@ -18,6 +18,33 @@ elif BACKEND == "jax":
     import jax
 
 _TILE = 256  # boxes that are compared with each other at once
+
+# ------------------------------------------------------------------------------------------------ several devices
+# TensorFlow runs the model once per device on that device's images, as a "replica". JAX runs it once on all images and
+# divides the work itself, so that nothing is to be done here; torch knows one device.
+
+
+def replicas():
+    """The number of replicas that share the batch, of which this is one; 1 outside of them."""
+    context = tf.distribute.get_replica_context() if BACKEND == "tensorflow" else None
+    return 1 if context is None else context.num_replicas_in_sync
+
+
+def total(x):
+    """The sum of a tensor over all replicas; gradients pass."""
+    return tf.distribute.get_replica_context().all_reduce("SUM", x) if replicas() > 1 else x
+
+
+def uniform(shape, seed):
+    """Random numbers in [0, 1) of a shape [batch, ...]; replicas draw for the batch of all, and keep their part."""
+    count = replicas()
+    if count == 1:
+        return random.uniform(shape, seed=seed)
+    drawn = random.uniform((count, *shape), seed=seed)
+    return tf.gather(drawn, tf.distribute.get_replica_context().replica_id_in_sync_group)
+
+
+# ---------------------------------------------------------------------------------------------------- rows of tensors
 
 
 def enable_memory_growth():
@@ -37,12 +64,29 @@ def enable_memory_growth():
     return len(gpus)
 
 
+def per_device(function, *tensors):
+    """`function` of tensors [batch, ...], each image for itself; under JAX every device works on its own images.
+
+    XLA divides most operations itself, but for these it would send the rows of all images to all devices.
+    """
+    shared = distribution.distribution() if BACKEND == "jax" else None
+    if shared is None:
+        return function(*tensors)
+    images = jax.sharding.PartitionSpec(shared.batch_dim_name)
+    mesh = shared.device_mesh.backend_mesh
+    return jax.shard_map(function, mesh=mesh, in_specs=images, out_specs=images, check_vma=False)(*tensors)
+
+
 def top_k(x, k):
-    """The `k` largest values along the last axis, best first; of equal values the lower index comes first.
+    """The `k` largest values along the last axis of [batch, N], best first; of equal ones the lower index comes first.
 
     Returns:
-        values and int32 indices, each [..., k].
+        values and int32 indices, each [batch, k].
     """
+    return per_device(lambda rows: _top_k(rows, k), x)
+
+
+def _top_k(x, k):
     if BACKEND == "torch":  # torch.topk leaves the order of equal values open
         indices = ops.argsort(-x, axis=-1)[..., :k]
         return ops.take_along_axis(x, indices, axis=-1), ops.cast(indices, "int32")
@@ -50,8 +94,18 @@ def top_k(x, k):
     return values, ops.cast(indices, "int32")
 
 
+def per_image(function):
+    """A function of the tensors of one image as one of [batch, ...], so that JAX sees that images do not meet.
+
+    It divides such work between devices by itself; where all images lay in one table it would gather that table first.
+    """
+    return jax.vmap(function)
+
+
 def gather_rows(x, indices):
     """Picks rows of each batch entry: [batch, N, ...] and int [batch, K] -> [batch, K, ...]."""
+    if BACKEND == "jax":
+        return per_image(lambda rows, chosen: ops.take(rows, chosen, axis=0))(x, ops.cast(indices, "int32"))
     batch, rows = ops.shape(x)[0], ops.shape(x)[1]
     offsets = ops.arange(batch, dtype="int32")[:, None] * rows
     flat = ops.reshape(x, (-1, *x.shape[2:]))
@@ -92,7 +146,14 @@ def non_max_suppression(boxes, max_output, iou_threshold, groups=None, valid=Non
     boxes = ops.stop_gradient(boxes)
     if BACKEND == "tensorflow":
         return _nms_tensorflow(boxes, max_output, iou_threshold, groups, valid)
-    return _nms_tiled(boxes, max_output, iou_threshold, groups, valid)
+    ids = None if groups is None else groups[0]
+    given = [tensor for tensor in (ids, valid) if tensor is not None]
+
+    def run(boxes, *given):
+        rest = iter(given)
+        return _nms_tiled(boxes, max_output, iou_threshold, *(None if t is None else next(rest) for t in (ids, valid)))
+
+    return per_device(run, boxes, *given)
 
 
 def _nms_tensorflow(boxes, max_output, iou_threshold, groups, valid):
@@ -114,10 +175,9 @@ def _nms_tensorflow(boxes, max_output, iou_threshold, groups, valid):
     return tf.where(tf.range(max_output) < result.valid_detections[:, None], indices, -1)
 
 
-def _nms_tiled(boxes, max_output, iou_threshold, groups, valid):
+def _nms_tiled(boxes, max_output, iou_threshold, ids, valid):
     """Tile after tile: the greedy result within a tile by fixed point, then all later boxes are thinned by it."""
     count = boxes.shape[1]
-    ids = None if groups is None else groups[0]
     alive = ops.ones(ops.shape(boxes)[:2], dtype="bool") if valid is None else valid
     for start in range(0, count, _TILE):
         stop = min(start + _TILE, count)
@@ -134,7 +194,7 @@ def _nms_tiled(boxes, max_output, iou_threshold, groups, valid):
         alive = ops.concatenate([alive[:, :start], keep, rest], axis=1)
     if count < max_output:
         alive = ops.pad(alive, ((0, 0), (0, max_output - count)))
-    found, indices = top_k(ops.cast(alive, "float32"), max_output)
+    found, indices = _top_k(ops.cast(alive, "float32"), max_output)
     return ops.where(found > 0, indices, -1)
 
 
@@ -179,6 +239,31 @@ def crop_and_resize(images, boxes, box_indices, crop_shape):
     return _sample(table, boxes, box_indices * (height * width), zeros + height, zeros + width, crop_shape)
 
 
+def crop_planes(planes, boxes, assignment, crop_shape):
+    """Crops one plane for each box, see `crop_and_resize`.
+
+    Args:
+        planes: [batch, M, h, w] float.
+        boxes: [batch, N, (y1, x1, y2, x2)] float, normalized.
+        assignment: [batch, N] int, the plane of each box.
+        crop_shape: static (height, width).
+
+    Returns:
+        [batch, N, height, width] float32.
+    """
+
+    def crop(planes, boxes, rows):
+        return crop_and_resize(planes[..., None], boxes, rows, crop_shape)[..., 0]
+
+    if BACKEND == "jax":
+        return per_image(crop)(planes, boxes, assignment)
+    (batch, count), found = ops.shape(planes)[:2], ops.shape(boxes)[1]
+    rows = ops.arange(batch, dtype="int32")[:, None] * count + assignment
+    flat = ops.reshape(planes, (-1, *planes.shape[2:]))
+    crops = crop(flat, ops.reshape(boxes, (-1, 4)), ops.reshape(rows, (-1,)))
+    return ops.reshape(crops, (-1, found, *crop_shape))
+
+
 def pyramid_crop(feature_maps, boxes, levels, crop_shape):
     """Crops each box from the feature map of its level.
 
@@ -191,13 +276,23 @@ def pyramid_crop(feature_maps, boxes, levels, crop_shape):
     Returns:
         [batch, N, height, width, channels] float32. Gradients reach the feature maps, not the boxes.
     """
+    boxes = ops.stop_gradient(boxes)
+    if BACKEND == "jax":
+        return per_image(lambda maps, box, level: _pyramid_of_one(maps, box, level, crop_shape))(
+            list(feature_maps), boxes, levels
+        )
     shape = ops.shape(boxes)
     batch_ids = ops.repeat(ops.arange(shape[0], dtype="int32"), shape[1])
-    flat_boxes = ops.stop_gradient(ops.reshape(boxes, (-1, 4)))
+    flat_boxes = ops.reshape(boxes, (-1, 4))
     flat_levels = ops.reshape(levels, (-1,))
     crop = _pyramid_tensorflow if BACKEND == "tensorflow" else _pyramid_gathered
     pooled = crop(feature_maps, flat_boxes, flat_levels, batch_ids, crop_shape)
     return ops.reshape(pooled, (-1, shape[1], *crop_shape, feature_maps[0].shape[-1]))
+
+
+def _pyramid_of_one(maps, boxes, levels, crop_shape):
+    """`_pyramid_gathered` for the maps [H, W, channels] of one image."""
+    return _pyramid_gathered([fm[None] for fm in maps], boxes, levels, ops.zeros_like(levels), crop_shape)
 
 
 def _pyramid_gathered(feature_maps, boxes, levels, batch_ids, crop_shape):

@@ -1,6 +1,7 @@
 """The five losses (Faster R-CNN, section 3.1.2; Mask R-CNN, section 3).
 
-Each is a mean over the whole batch of what counts, and 0 if nothing does.
+Each is a mean over the whole batch of what counts, and 0 if nothing does. Where several replicas share a batch
+(`kernels.replicas`) each returns its part of that mean: the sum over its own images, by the number in all images.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ def smooth_l1_loss(y_true, y_pred):
 
 
 def _mean_where(mask, values):
-    """Mean of `values` [..., k] over the entries where `mask` [...] holds (and over k); 0 without any."""
+    """Mean of `values` [..., k] over the entries where `mask` [...] holds (and over k); of it, this replica's part."""
     weights = ops.cast(mask, "float32")
     extra = len(values.shape) - len(mask.shape)
     per_entry = 1
     for side in values.shape[len(mask.shape) :]:
         per_entry *= side
     chosen = ops.where(ops.reshape(mask, (*ops.shape(mask), *(1,) * extra)), values, 0.0)
-    return ops.sum(chosen) / (ops.maximum(ops.sum(weights), 1.0) * per_entry)
+    return ops.sum(chosen) / (ops.maximum(kernels.total(ops.sum(weights)), 1.0) * per_entry)
 
 
 def rpn_class_loss(rpn_match, rpn_class_logits):

@@ -62,9 +62,5 @@ def crop_masks(masks, boxes, assignment, shape):
         [batch, N, height, width] float of zeros and ones (0.5 counts as 0, halves round to even).
     """
     planes = ops.transpose(ops.cast(masks, "float32"), (0, 3, 1, 2))
-    count = ops.shape(planes)[1]
-    planes = ops.reshape(planes, (-1, *planes.shape[2:], 1))
-    rows = ops.arange(ops.shape(boxes)[0], dtype="int32")[:, None] * count + assignment
-    crops = kernels.crop_and_resize(planes, ops.reshape(boxes, (-1, 4)), ops.reshape(rows, (-1,)), tuple(shape))
-    crops = ops.reshape(crops, (-1, ops.shape(boxes)[1], *shape))
+    crops = kernels.crop_planes(planes, boxes, assignment, tuple(shape))
     return ops.stop_gradient(ops.round(crops))

@@ -39,7 +39,7 @@ def match_proposals(proposals, gt_class_ids, gt_boxes):
 
 def draw(candidates, count, seed):
     """A random choice of at most `count` candidates: bool [batch, N] -> indices and validity, each [batch, count]."""
-    keys = keras.random.uniform(ops.shape(candidates), seed=seed)
+    keys = kernels.uniform(ops.shape(candidates), seed)
     available = min(count, candidates.shape[1])
     found, indices = kernels.top_k(ops.where(candidates, keys, -1.0), available)
     padding = ((0, 0), (0, count - available))

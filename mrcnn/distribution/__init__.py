@@ -1,0 +1,1 @@
+"""Several devices and several processes that train as one, by the framework's own means."""

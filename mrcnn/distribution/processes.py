@@ -1,0 +1,192 @@
+"""The processes of a cluster that train together: who they are, and what they tell each other.
+
+The framework's own means describe the cluster: a scheduler that JAX knows (SLURM, Open MPI), a call of
+`jax.distributed.initialize` in the user's program, or Keras' variables KERAS_DISTRIBUTION_JOB_ADDRESSES,
+KERAS_DISTRIBUTION_NUM_PROCESSES and KERAS_DISTRIBUTION_PROCESS_ID. Without any of them a process is alone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import pickle
+import sys
+
+import keras
+import numpy as np
+
+BACKEND = keras.backend.backend()
+if BACKEND == "jax":
+    import jax
+    from jax.experimental import multihost_utils
+
+# Variables of Keras, and the argument of jax.distributed.initialize that each is for.
+KERAS_VARIABLES = {
+    "KERAS_DISTRIBUTION_JOB_ADDRESSES": "coordinator_address",
+    "KERAS_DISTRIBUTION_NUM_PROCESSES": "num_processes",
+    "KERAS_DISTRIBUTION_PROCESS_ID": "process_id",
+}
+# Where schedulers that JAX knows say how many processes they started.
+SCHEDULERS = {"SLURM_STEP_NUM_TASKS": "SLURM", "OMPI_COMM_WORLD_SIZE": "Open MPI"}
+# So long a process may say nothing before the others take it for dead and end; how long they wait at start and end.
+TIMEOUTS = {"heartbeat_timeout_seconds": 20, "initialization_timeout": 300, "shutdown_timeout_seconds": 20}
+
+
+# What errors say when a process that others wait for is gone.
+_GONE = ("gloo", "nccl", "unavailable", "aborted", "heartbeat", "connection", "coordination")
+_failed = False
+
+
+def count():
+    """The number of processes that train together, 1 for a process alone."""
+    return jax.process_count() if BACKEND == "jax" and jax.distributed.is_initialized() else 1
+
+
+def index():
+    """The number of this process, from 0."""
+    return jax.process_index() if count() > 1 else 0
+
+
+def is_first():
+    """Whether this is the process that writes files and prints."""
+    return index() == 0
+
+
+def described(environment):
+    """The cluster that environment variables describe.
+
+    Args:
+        environment: mapping, such as `os.environ`.
+
+    Returns:
+        (what describes it, keyword arguments of `jax.distributed.initialize`), or None for a process alone.
+
+    Raises:
+        ValueError: a variable is missing, or is no number.
+    """
+    given = {name: environment[name] for name in KERAS_VARIABLES if environment.get(name)}
+    if given:
+        return "Keras' variables", _from_keras(given)
+    for name, scheduler in SCHEDULERS.items():
+        if environment.get(name, "1").isdecimal() and int(environment.get(name, "1")) > 1:
+            return scheduler, {}
+    if workers := _tensorflow_workers(environment):
+        return "TF_CONFIG", {"num_processes": workers}
+    return None
+
+
+def _from_keras(given):
+    if missing := [name for name in KERAS_VARIABLES if name not in given]:
+        raise ValueError(f"{', '.join(missing)} must be set too, where {', '.join(given)} is: the address HOST:PORT of "
+                         "process 0, the number of processes, and the number of this one, from 0")
+    address, *numbers = given.values()
+    for name, number in zip(list(given)[1:], numbers, strict=True):
+        if not number.isdecimal():
+            raise ValueError(f"{name} must be a whole number; it is {number!r}")
+    total, own = map(int, numbers)
+    if not own < total:
+        raise ValueError(f"KERAS_DISTRIBUTION_PROCESS_ID = {own}, but with {total} processes the last is {total - 1}")
+    first = address.split(",")[0]
+    if ":" not in first:
+        raise ValueError(f"KERAS_DISTRIBUTION_JOB_ADDRESSES must be HOST:PORT of process 0; it is {address!r}")
+    return dict(zip(KERAS_VARIABLES.values(), (first, total, own), strict=True))
+
+
+def _tensorflow_workers(environment):
+    """The number of workers that TF_CONFIG names, 0 if it is not there or names one."""
+    try:
+        cluster = json.loads(environment.get("TF_CONFIG") or "{}").get("cluster", {})
+        workers = sum(len(cluster.get(role, [])) for role in ("chief", "worker"))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"TF_CONFIG is no description of a cluster in JSON: {error}") from error
+    return workers if workers > 1 else 0
+
+
+def join():
+    """Makes this process one of those that train together, if the environment says so.
+
+    It waits for the others. A process that is one of them already, or is alone, does nothing.
+
+    Raises:
+        ValueError: the environment is wrong, or asks for what the backend cannot do.
+        ConnectionError: the others were not there in time.
+        RuntimeError: JAX has computed already.
+    """
+    if BACKEND == "jax" and jax.distributed.is_initialized():
+        return
+    cluster = described(os.environ)
+    if cluster is None:
+        return
+    source, arguments = cluster
+    if BACKEND != "jax" or source == "TF_CONFIG":
+        raise ValueError(f"{source} describes several processes that train together, which needs KERAS_BACKEND=jax and "
+                         "Keras' or a scheduler's variables; docs/distributed.md says why and how")
+    try:
+        jax.distributed.initialize(**arguments, **TIMEOUTS)
+    except RuntimeError as error:
+        if "must be called before" in str(error):
+            raise RuntimeError(f"{source} describes several processes, but JAX has computed something already: make "
+                               "the MaskRCNN first, or call jax.distributed.initialize() at the start") from error
+        raise ConnectionError(f"the other processes that {source} describes did not come: {error}") from error
+    atexit.register(_leave)
+    if is_first():
+        print(f"{count()} processes work together, on {jax.device_count()} devices", flush=True)
+
+
+@contextlib.contextmanager
+def together(last_checkpoint=lambda: None):
+    """Work that all processes do together: a process that fails in it ends without waiting for the others.
+
+    Args:
+        last_checkpoint: function that returns the path of the newest checkpoint, or None.
+
+    Raises:
+        ConnectionError: another process has gone.
+    """
+    global _failed
+    try:
+        yield
+    except BaseException as error:
+        _failed = count() > 1
+        if _failed and type(error).__name__ == "JaxRuntimeError" and any(s in str(error).lower() for s in _GONE):
+            raise ConnectionError(_is_gone(error, last_checkpoint())) from error
+        raise
+    _failed = False
+
+
+def _is_gone(error, checkpoint):
+    again = f"they go on from {checkpoint} with these weights" if checkpoint else "there is no checkpoint yet"
+    return (f"process {index()} of {count()} stops, because another one has ended or cannot be reached any more; what "
+            f"that one printed says why. Start all of them again: {again}. ({str(error).splitlines()[0]})")
+
+
+def _leave():
+    """At the end of a process that failed: goes at once, where JAX would wait for all others to end as well."""
+    if _failed:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def from_first(value):
+    """What the first process has: any value that can be pickled."""
+    return gather(value)[0] if count() > 1 else value
+
+
+def arrays_from_first(arrays):
+    """The arrays of the first process, for a list of as many of the same shapes and types."""
+    return multihost_utils.broadcast_one_to_all(arrays) if count() > 1 else arrays
+
+
+def gather(value):
+    """The values of all processes, a list in their order; all of them have to call it."""
+    if count() == 1:
+        return [value]
+    own = np.frombuffer(pickle.dumps(value), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array(len(own)))
+    padded = np.zeros(max(sizes), np.uint8)
+    padded[: len(own)] = own
+    everyone = multihost_utils.process_allgather(padded)
+    return [pickle.loads(row[:size].tobytes()) for row, size in zip(everyone, sizes, strict=True)]
