@@ -5,6 +5,8 @@ TensorFlow has `tf.distribute.MirroredStrategy`, JAX `keras.distribution.DataPar
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 
@@ -96,6 +98,13 @@ def rows_each(arrays, count):
     return rows // count
 
 
+@functools.cache
+def _strategy(names):
+    """One strategy for all models on these devices: TensorFlow mixes up the messages of two on the same ones."""
+    on_cpus = names[0].startswith("CPU")
+    return tf.distribute.MirroredStrategy(names, tf.distribute.ReductionToOneDevice() if on_cpus else None)
+
+
 class Mirrored:
     """Devices that TensorFlow runs a model on as replicas, each with its own images and a copy of all variables.
 
@@ -109,7 +118,7 @@ class Mirrored:
 
     def __init__(self, count):
         self.count = count
-        self.strategy = tf.distribute.MirroredStrategy([name.upper() for name in found_devices()[:count]])
+        self.strategy = _strategy(tuple(name.upper() for name in found_devices()[:count]))
 
     def scope(self):
         """A context in which variables are made for all devices, and training uses them."""
@@ -144,7 +153,9 @@ class Mirrored:
                 layer.synchronized = True
 
     def split(self, arrays):
-        """Divides arrays [batch, ...] between the devices."""
+        """Divides arrays [batch, ...], or None, between the devices."""
+        if arrays is None:
+            return None
         size = rows_each(arrays, self.count)
 
         def part(array):
@@ -153,6 +164,8 @@ class Mirrored:
             )
 
         return keras.tree.map_structure(part, arrays)
+
+    split_for_training = split
 
 
 def _sum_over_replicas(gradients):
@@ -174,6 +187,7 @@ class Divided:
     """
 
     def __init__(self, count, across_processes):
+        self._own = count
         chosen = jax.local_devices()[:count]
         if across_processes and processes.count() > 1:
             everywhere = [[d for d in jax.devices() if d.process_index == p] for p in range(processes.count())]
@@ -206,11 +220,17 @@ class Divided:
         """Nothing: all statistics are those of the whole batch."""
 
     def split(self, arrays):
-        """Divides arrays [batch, ...] between the devices."""
-        rows_each(arrays, self.count)
+        """Divides arrays [batch, ...] between the devices, the batch being that of this process."""
+        rows_each(arrays, self._own)
 
         def part(array):
             layout = self.distribution.get_data_layout(np.shape(array)).backend_layout
             return jax.make_array_from_process_local_data(layout, np.asarray(array))
 
         return keras.tree.map_structure(part, arrays)
+
+    def split_for_training(self, arrays):
+        """Keras divides them itself; this says clearly if it will not be able to."""
+        if arrays is not None:
+            rows_each(arrays, self._own)
+        return arrays

@@ -16,7 +16,8 @@ from mrcnn.distribution.parallel import ParallelModel
 
 SIDE = 28
 CLASSES = 10
-TOLERANCE = 1e-4  # of the losses, relative: sums are taken in another order
+# Of the losses, relative: sums are taken in another order, and what rounding does grows from step to step.
+EARLY, TOLERANCE_EARLY, TOLERANCE = 10, 1e-5, 1e-2
 
 
 def draw_digits(count, seed):
@@ -54,10 +55,10 @@ def build_model(x_train, num_classes):
     """
     inputs = x = keras.Input(x_train.shape[1:], name="input_image")
     for number, channels in enumerate((32, 64), start=1):
-        x = keras.layers.Conv2D(channels, 3, activation="relu", padding="same", name=f"conv{number}")(x)
-        x = keras.layers.MaxPooling2D(name=f"pool{number}")(x)
+        x = keras.layers.Conv2D(channels, 3, activation="tanh", padding="same", name=f"conv{number}")(x)
+        x = keras.layers.AveragePooling2D(2, name=f"pool{number}")(x)
     x = keras.layers.Flatten(name="flat")(x)
-    x = keras.layers.Dense(128, activation="relu", name="dense1")(x)
+    x = keras.layers.Dense(128, activation="tanh", name="dense1")(x)
     outputs = keras.layers.Dense(num_classes, activation="softmax", name="dense2")(x)
     return keras.Model(inputs, outputs, name="digit_classifier")
 
@@ -79,7 +80,7 @@ def train(device_count, batches, test, seed=0):
     model = build_model(batches[0][0], CLASSES)
     if device_count > 1:
         model = ParallelModel(model, device_count)
-    optimizer = keras.optimizers.SGD(0.05, global_clipnorm=5.0)
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=1.0)
     model.compile(optimizer, loss="sparse_categorical_crossentropy")
     losses, begin = [], None
     for images, labels in batches:
@@ -94,7 +95,7 @@ def main(arguments=None):
     """The command line; returns whether the two trainings are the same."""
     parser = argparse.ArgumentParser(prog="python -m mrcnn.parallel_model", description=__doc__.split(": ", 1)[1])
     parser.add_argument("--devices", type=int, default=2, metavar="<n>", help="number of devices (default: 2)")
-    parser.add_argument("--steps", type=int, default=120, metavar="<n>", help="batches to train on (default: 120)")
+    parser.add_argument("--steps", type=int, default=300, metavar="<n>", help="batches to train on (default: 300)")
     parser.add_argument("--gpus", action="store_true", help="on GPUs, instead of a CPU that is divided into devices")
     args = parser.parse_args(arguments)
     if args.devices < 2 or args.steps < 1:
@@ -123,7 +124,9 @@ def main(arguments=None):
 
 def report(one, many):
     """Prints how far two results of `train` are apart; returns whether they are the same but for rounding."""
-    difference = max(abs(a - b) / max(abs(a), 1e-3) for a, b in zip(one[0], many[0], strict=True))
+    differences = [abs(a - b) / max(abs(a), 1e-3) for a, b in zip(one[0], many[0], strict=True)]
+    early, largest = max(differences[:EARLY]), max(differences)
     change = max(np.abs(a - b).max() for a, b in zip(one[1], many[1], strict=True))
-    print(f"Largest difference: of a loss {difference:.1e} (relative), of a weight {change:.1e}")
-    return bool(difference < TOLERANCE)
+    print(f"Largest difference: of the first {EARLY} losses {early:.1e}, of all {largest:.1e} (relative); of a weight at "
+          f"the end {change:.1e}")
+    return bool(early < TOLERANCE_EARLY and largest < TOLERANCE)

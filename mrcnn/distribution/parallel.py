@@ -151,7 +151,7 @@ class ParallelModel(keras.Model):
 
     @_on_all_devices
     def predict_on_batch(self, x):
-        return super().predict_on_batch(*self._split(x))
+        return super().predict_on_batch(self._devices.split(x))
 
     def _split(self, *given):
-        return [None if part is None else self._devices.split(part) for part in given]
+        return map(self._devices.split_for_training, given)

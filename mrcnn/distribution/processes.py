@@ -107,11 +107,12 @@ def _tensorflow_workers(environment):
 def join():
     """Makes this process one of those that train together, if the environment says so.
 
-    It waits for the others. A process that is one of them already, or is alone, does nothing.
+    It waits for the others; JAX ends the process with a message of its own if they do not come in time. A process that
+    is one of them already, or is alone, does nothing.
 
     Raises:
         ValueError: the environment is wrong, or asks for what the backend cannot do.
-        ConnectionError: the others were not there in time.
+        ConnectionError: JAX cannot join them.
         RuntimeError: JAX has computed already.
     """
     if BACKEND == "jax" and jax.distributed.is_initialized():
@@ -123,13 +124,16 @@ def join():
     if BACKEND != "jax" or source == "TF_CONFIG":
         raise ValueError(f"{source} describes several processes that train together, which needs KERAS_BACKEND=jax and "
                          "Keras' or a scheduler's variables; docs/distributed.md says why and how")
+    if "process_id" in arguments:
+        print("Process {process_id} of {num_processes} joins the others, at {coordinator_address}".format(**arguments),
+              flush=True)  # fmt: skip
     try:
         jax.distributed.initialize(**arguments, **TIMEOUTS)
     except RuntimeError as error:
         if "must be called before" in str(error):
             raise RuntimeError(f"{source} describes several processes, but JAX has computed something already: make "
                                "the MaskRCNN first, or call jax.distributed.initialize() at the start") from error
-        raise ConnectionError(f"the other processes that {source} describes did not come: {error}") from error
+        raise ConnectionError(f"cannot join the processes that {source} describes: {error}") from error
     atexit.register(_leave)
     if is_first():
         print(f"{count()} processes work together, on {jax.device_count()} devices", flush=True)

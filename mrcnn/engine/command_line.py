@@ -58,7 +58,8 @@ def make_parser(description, commands, examples, output):
                        help="train with so many batches per epoch (at most so many to validate)")  # fmt: skip
     group.add_argument("--layers", type=layers, metavar="<layers>",
                        help="train heads, 3+, 4+, 5+, all or a regular expression of layer names")  # fmt: skip
-    group.add_argument("--batch-size", type=at_least(1), metavar="<n>", help="images per batch in training")
+    group.add_argument("--gpus", type=at_least(1), metavar="<n>", help="devices of this machine to train or evaluate on")
+    group.add_argument("--batch-size", type=at_least(1), metavar="<n>", help="images per device and step of training")
     # The config knows which ones there are, and proposes one for what is misspelt.
     group.add_argument("--backbone", metavar="<name>",
                        help="resnet50 or resnet101; the same for a checkpoint as it was trained with")  # fmt: skip
@@ -231,7 +232,7 @@ def configure(config_class, args, **settings):
         ValueError: the settings do not fit together.
     """
     flags = {
-        "STEPS_PER_EPOCH": args.steps, "IMAGES_PER_GPU": args.batch_size, "BACKBONE": args.backbone,
+        "STEPS_PER_EPOCH": args.steps, "GPU_COUNT": args.gpus, "IMAGES_PER_GPU": args.batch_size, "BACKBONE": args.backbone,
         "IMAGE_MIN_DIM": args.image_size, "IMAGE_MAX_DIM": args.image_size, "PRECISION": args.precision,
         "SEED": args.seed,
     }  # fmt: skip
@@ -298,6 +299,8 @@ def load_weights(model, weights, coco_path, download=None):
         FileNotFoundError, ValueError: there is no such file, or it does not fit.
         ConnectionError: it cannot be downloaded.
     """
+    if not is_first_process():
+        sys.stdout = open(os.devnull, "w")  # the others would print the same
     if weights == "none":
         print("The network starts from nothing; to go on with it later: --weights last --layers all")
         return None
@@ -328,6 +331,13 @@ def class_count(path):
 
 
 # ---------------------------------------------------------------- around the program
+
+
+def is_first_process():
+    """Whether this process, whose model is made, is the one of those that work together that prints and writes."""
+    from mrcnn.distribution import processes
+
+    return processes.is_first()
 
 
 def announce(args, **lines):

@@ -1,7 +1,7 @@
 """Average precision of a whole data set, COCO's way: images are collected into rows first, pycocotools scores the rows.
 
 Collecting needs the images and the network, one batch at a time; scoring needs the rows alone. So the parts of a data
-set may be collected anywhere, and joined with `Findings.add` in any order.
+set may be collected anywhere, and joined with `Findings.add` in any order: several processes share the images out.
 """
 
 import itertools
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mrcnn.data.checks import ClassMismatch, Record, check_ready, clean_masks, image_name
+from mrcnn.distribution import processes
 from mrcnn.engine.confusion import confusion_matrix
 from mrcnn.engine.progress import progress
 from mrcnn.engine.scoring import (
@@ -71,7 +72,8 @@ def evaluate(detect, dataset, image_ids=None, limit=0, eval_type="both", batch_s
         eval_type: "bbox", "segm" or "both".
         batch_size: int, images per call of `detect`.
         max_detections: int >= 100, best detections that count per image and class.
-        verbose: 1 shows progress and prints pycocotools' summary and a table per class; 0 prints nothing.
+        verbose: 1 shows progress and prints pycocotools' summary and a table per class; 0 prints nothing. Of several
+            processes the first prints.
         channels: int, what `detect` takes, see `standardize_image`; None passes images as the data set has them.
 
     Returns:
@@ -84,7 +86,7 @@ def evaluate(detect, dataset, image_ids=None, limit=0, eval_type="both", batch_s
             (see `Record`), or results that do not fit the images.
         ImportError: pycocotools is not installed.
     """
-    started = time.perf_counter()
+    started, verbose = time.perf_counter(), verbose and processes.is_first()
     check_arguments(eval_type, max_detections, batch_size)
     check_ready(dataset)
     image_ids = choose_images(dataset, image_ids, limit)
@@ -121,6 +123,8 @@ def choose_images(dataset, image_ids=None, limit=0):
 def collect(detect, dataset, image_ids, eval_type="both", batch_size=1, channels=None, advance=None, coco_ids=None):
     """Detects in images and notes the ground truth; full-size masks live no longer than their batch.
 
+    Where several processes work together each detects in its share of the images, and all get what all have found.
+
     Args:
         detect, dataset, eval_type, batch_size, channels: see `evaluate`.
         image_ids: list of int, indices of images.
@@ -133,9 +137,23 @@ def collect(detect, dataset, image_ids, eval_type="both", batch_size=1, channels
 
     Raises:
         ValueError: too many images cannot be read, or results do not fit the images.
+        ConnectionError: another process has gone.
     """
-    found, record, advance = Findings(), Record(len(image_ids)), advance or (lambda count: None)
-    coco_ids, with_masks = _coco_ids(dataset) if coco_ids is None else coco_ids, eval_type != "bbox"
+    coco_ids, advance = _coco_ids(dataset) if coco_ids is None else coco_ids, advance or (lambda count: None)
+    with processes.together():
+        own = image_ids[processes.index() :: processes.count()]
+        found = _collect(detect, dataset, own, eval_type, batch_size, channels, advance, coco_ids)
+        everyones = Findings()
+        for number, part in enumerate(processes.gather(found)):
+            everyones.add(part)
+            if number != processes.index():
+                advance(len(part.images) + len(part.left_out))
+    return everyones
+
+
+def _collect(detect, dataset, image_ids, eval_type, batch_size, channels, advance, coco_ids):
+    """What `collect` does, in one process."""
+    found, record, with_masks = Findings(), Record(len(image_ids)), eval_type != "bbox"
     readable = _readable(dataset, image_ids, channels, record, advance)
     while batch := list(itertools.islice(readable, batch_size)):
         for image_id, image, annotations in batch:

@@ -65,6 +65,8 @@ class TrainingModel(MaskRCNNModel):
         self.loss_weights = {name: float(loss_weights.get(name, 1.0)) for name in LOSS_NAMES}
         self.weight_decay = weight_decay
         self.trackers = [keras.metrics.Mean(name=name) for name in LOSS_NAMES]
+        # In the place of Keras' own, which weighs batches by their length; the parts are not weighed so.
+        self.total_tracker = keras.metrics.Mean(name="loss")
 
     def weighted_losses(self, y_pred):
         """The five losses by name, each a scalar times its factor."""
@@ -82,7 +84,9 @@ class TrainingModel(MaskRCNNModel):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         # the gradients of replicas are added up: each replica's part of the losses, and its share of the weight decay
-        return sum(self.weighted_losses(y_pred).values()) + self.weight_penalty() / kernels.replicas()
+        loss = sum(self.weighted_losses(y_pred).values()) + self.weight_penalty() / kernels.replicas()
+        self.total_tracker.update_state(loss * kernels.replicas())
+        return loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         for tracker, value in zip(self.trackers, self.weighted_losses(y_pred).values(), strict=True):

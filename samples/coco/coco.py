@@ -293,7 +293,7 @@ def build_coco_results(dataset, image_ids, rois, class_ids, scores, masks):
 
 
 def evaluate_coco(model, dataset, coco, eval_type="bbox", limit=0, image_ids=None, results_path=None, verbose=1):
-    """Detects in the images of a data set, one at a time and in order, and scores that with pycocotools.
+    """Detects in the images of a data set, one at a time on each device, and scores that with pycocotools.
 
     Args:
         model: MaskRCNN in inference mode; anything with `detect(images, verbose=0)` will do.
@@ -313,6 +313,7 @@ def evaluate_coco(model, dataset, coco, eval_type="bbox", limit=0, image_ids=Non
         ValueError: a wrong argument, images that `coco` does not have or that it cannot tell apart, or too many, or
             all, that cannot be read.
     """
+    from mrcnn.distribution import processes
     from mrcnn.engine import evaluation, scoring
 
     started = time.perf_counter()
@@ -322,11 +323,13 @@ def evaluate_coco(model, dataset, coco, eval_type="bbox", limit=0, image_ids=Non
     chosen = evaluation.choose_images(dataset, image_ids, limit)
     coco_ids = check_images(dataset, coco, chosen)
     with evaluation.progress(len(chosen), "Evaluating", verbose) as advance:
-        found = evaluation.collect(lambda images: model.detect(images, verbose=0), dataset, chosen, advance=advance,
-                                   coco_ids=coco_ids)  # fmt: skip
+        found = evaluation.collect(
+            lambda images: model.detect(images, verbose=0), dataset, chosen, advance=advance, coco_ids=coco_ids,
+            batch_size=getattr(getattr(model, "config", None), "GPU_COUNT", 1),
+        )  # fmt: skip
     evaluation.report_left_out(found, verbose)
     rows = [row | {"category_id": category_ids[row["category_id"]]} for row in found.rows]
-    if results_path:
+    if results_path and processes.is_first():
         write_json(results_path, rows)
     scored = [image["id"] for image in found.images]
     result = evaluation.score(coco, rows, scored, list(category_ids.values()), dataset.class_names[1:], eval_type,
@@ -463,6 +466,8 @@ def run_evaluate(args):
     in_folder = args.output and os.path.join(args.output, "results.json")
     results = args.results or in_folder
     metrics = evaluate_coco(model, dataset, coco, args.eval_type, args.limit, results_path=results)
+    if not shared.is_first_process():
+        return
     if args.output:
         write_json(os.path.join(args.output, "metrics.json"), without_nan(metrics))
         if args.results:

@@ -1,0 +1,139 @@
+"""Which devices there are, and the same work on one and on two of them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import golden_files
+import numpy as np
+import pytest
+from clusters import Cluster
+
+from mrcnn.distribution import devices
+
+TESTS = Path(__file__).parent
+FIXTURE = "training_step_r50.npz"
+
+
+def test_fewer_devices_than_asked_for():
+    with pytest.raises(ValueError, match=r"GPU_COUNT = 99: found \d+ \(.+\).*GPU_COUNT = \d"):
+        devices.check_devices(99)
+    devices.check_devices(1)
+    assert devices.found_devices()
+
+
+@pytest.mark.parametrize("rows, count, each", [(4, 2, 2), (3, 1, 3), (0, 2, 0)])
+def test_rows_are_divided_evenly(rows, count, each):
+    assert devices.rows_each([np.zeros((rows, 2)), np.zeros(rows)], count) == each
+
+
+def test_rows_that_cannot_be_divided():
+    with pytest.raises(ValueError, match="a batch of 3 images cannot be divided evenly between 2 devices"):
+        devices.rows_each((np.zeros(3),), 2)
+
+
+# ---- two devices, in a process of their own
+
+
+@pytest.fixture(scope="module", params=["tensorflow", "jax"])
+def two_devices(request, tmp_path_factory):
+    """What tests/two_devices.py came to."""
+    folder = tmp_path_factory.mktemp(request.param)
+    environment = os.environ | {"KERAS_BACKEND": request.param}
+    done = subprocess.run([sys.executable, TESTS / "two_devices.py", folder], env=environment, capture_output=True,
+                          text=True, timeout=600, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((folder / "results.json").read_text()) | {"backend": request.param}
+
+
+on_two = [pytest.mark.slow, pytest.mark.backend]
+
+
+@pytest.mark.parametrize("work", [pytest.param("train", marks=on_two), pytest.param("on_batch", marks=on_two)])
+def test_two_devices_train_as_one(two_devices, work):
+    one, two = two_devices[work]["1"], two_devices[work]["2"]
+    for losses, shared in zip(one["losses"], two["losses"], strict=True):
+        assert shared == pytest.approx(losses, rel=1e-5, abs=1e-6)
+    for name, values in one.get("weights", {}).items():
+        np.testing.assert_allclose(two["weights"][name], values, atol=2e-6, rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.backend
+def test_two_devices_detect_as_one(two_devices):
+    one, two = two_devices["detect"]["1"], two_devices["detect"]["2"]
+    assert one["rois"] == two["rois"] and sum(map(len, one["rois"])) > 5
+    for scores, shared in zip(one["scores"], two["scores"], strict=True):
+        assert shared == pytest.approx(scores, abs=1e-5)
+    assert two["pixels"] == pytest.approx(one["pixels"], rel=0.01)
+    assert two["AP"] == pytest.approx(one["AP"], abs=1e-6) and min(one["AP"]) > 0.3
+    assert two["rpn_class"] == pytest.approx(one["rpn_class"], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.backend
+def test_what_two_devices_cannot_do(two_devices):
+    messages = two_devices["errors"]
+    assert two_devices["devices"] == ["cpu:0", "cpu:1"]
+    assert messages["three devices"].startswith("ValueError: GPU_COUNT = 3: found 2 (cpu:0, cpu:1). Use GPU_COUNT = 2")
+    assert "a batch of 3 images cannot be divided evenly between 2 devices" in messages["uneven batch"]
+    assert messages["too late"].startswith("RuntimeError: divide_cpu(3) must come before")
+
+
+@pytest.mark.slow
+@pytest.mark.backend
+def test_devices_exchange_nothing_but_sums(two_devices):
+    """Under JAX no feature map, and no row of proposals, travels from one device to another."""
+    if two_devices["backend"] == "jax":
+        assert two_devices["collectives"] == ["all-reduce"]
+
+
+# ---- the original's training fixture
+
+
+def five_steps(folder, backend, devices=1, processes=1, images=2):
+    """Losses [step, loss] and the change of each weight, see tests/sharing.py."""
+    path = Path(folder) / f"{backend}_{devices}_{processes}_{images}.npz"
+    if not path.exists():
+        arguments = (path, devices, images, "mrcnn_.*", 0.01)  # the fixture's variant of several steps
+        with Cluster(processes, folder, "sharing.py", *arguments, backend=backend) as cluster:
+            cluster.finish(1200)
+    with np.load(path) as arrays:
+        changes = dict(arrays)
+    return changes.pop("losses"), changes
+
+
+def check_five_steps(one, shared):
+    losses, changes = one
+    np.testing.assert_allclose(shared[0], losses, rtol=1e-5)
+    assert set(changes) == set(shared[1]) and len(changes) > 20
+    apart = np.sqrt(sum(np.square(shared[1][name] - change, dtype="f8").sum() for name, change in changes.items()))
+    assert apart <= 1e-3 * np.sqrt(sum(np.square(change, dtype="f8").sum() for change in changes.values()))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("five_steps")
+
+
+@pytest.mark.slow
+@pytest.mark.backend
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_golden_steps_on_two_devices(folder, backend):
+    golden_files.need(FIXTURE)
+    one = five_steps(folder, backend)
+    variant = next(v for v in golden_files.load("training_step_r50").index["variants"] if v["name"] == "momentum")
+    want = [losses["loss"] for losses in variant["losses"]]
+    np.testing.assert_allclose(one[0][: len(want), 0], want, rtol=4e-4)  # the original's own
+    check_five_steps(one, five_steps(folder, backend, devices=2))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend, devices, processes", [
+    ("tensorflow", 4, 1), ("jax", 4, 1), ("jax", 1, 2), ("jax", 1, 4), ("jax", 2, 2),
+])  # fmt: skip
+def test_golden_steps_on_four_images(folder, backend, devices, processes):
+    golden_files.need(FIXTURE)
+    check_five_steps(five_steps(folder, backend, images=4), five_steps(folder, backend, devices, processes, images=4))
