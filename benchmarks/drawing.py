@@ -7,12 +7,10 @@
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +22,9 @@ if __name__ == "__main__":
     os.environ["MPLBACKEND"] = "agg"  # no window
     sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout runs without being installed
 
-from mrcnn import COCO_CLASS_NAMES, __version__, visualize
+from common import describe, machine, positive, versions
+
+from mrcnn import COCO_CLASS_NAMES, visualize
 from mrcnn.geometry.masks import extract_bboxes
 
 PACKAGES = ("numpy", "scipy", "scikit-image", "Pillow", "matplotlib")
@@ -75,21 +75,6 @@ def measure(function, runs):
     return seconds[1:]
 
 
-def machine():
-    """What the figures depend on, {name: text}."""
-    model = platform.processor() or platform.machine()
-    if os.path.isfile("/proc/cpuinfo"):
-        with open("/proc/cpuinfo") as file:
-            model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), model)
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": model, "cores": usable, "system": f"{platform.system()} {platform.machine()}"}
-
-
-def versions():
-    """{name: version} of what takes part in drawing."""
-    return {"mrcnn": __version__, "Python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-
-
 def run(instances=INSTANCES, width=WIDTH, runs=5):
     """All figures, as `--json` writes them."""
     photo = make_photo(width)
@@ -100,7 +85,7 @@ def run(instances=INSTANCES, width=WIDTH, runs=5):
     return {
         "input": {"width": photo.shape[1], "height": photo.shape[0], "instances": instances, "runs": runs},
         "machine": machine(),
-        "versions": versions(),
+        "versions": versions(PACKAGES),
         "seconds": {
             name: {"median": statistics.median(values), "least": min(values), "most": max(values),
                    "limit": limits.get(name)} for name, values in seconds.items()
@@ -118,16 +103,8 @@ def report(figures):
     size = f"{given['width']} x {given['height']} pixels"
     lines = [f"{given['instances']} instances on a photo of {size}; {given['runs']} runs", ""]
     lines += [f"{name:26}{''.join(f'{cell:>10}' for cell in cells)}".rstrip() for name, *cells in rows]
-    lines += ["", ", ".join(f"{value} {key}" if key == "cores" else value for key, value in figures["machine"].items()),
-              ", ".join(f"{name} {number}" for name, number in figures["versions"].items())]  # fmt: skip
+    lines += ["", *describe(figures)]
     return "\n".join(lines)
-
-
-def positive(text):
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more; received {text}")
-    return number
 
 
 def main(arguments=None):

@@ -105,12 +105,16 @@ def five_steps(folder, backend, devices=1, processes=1, images=2):
     return changes.pop("losses"), changes
 
 
-def check_five_steps(one, shared):
-    losses, changes = one
-    np.testing.assert_allclose(shared[0], losses, rtol=1e-5)
-    assert set(changes) == set(shared[1]) and len(changes) > 20
-    apart = np.sqrt(sum(np.square(shared[1][name] - change, dtype="f8").sum() for name, change in changes.items()))
-    assert apart <= 1e-3 * np.sqrt(sum(np.square(change, dtype="f8").sum() for change in changes.values()))
+def check_five_steps(one, shared, name):
+    """Equal but for rounding; prints how far the losses and the weights are apart."""
+    (losses, changes), (shared_losses, shared_changes) = one, shared
+    assert set(changes) == set(shared_changes) and len(changes) > 20
+    apart = np.abs(shared_losses / losses - 1)
+    difference = sum(np.square(shared_changes[key] - change, dtype="f8").sum() for key, change in changes.items())
+    moved = np.sqrt(difference / sum(np.square(change, dtype="f8").sum() for change in changes.values()))
+    print(f"\n| {name} | {apart[:, 0].max():.1e} (each of the five: {apart.max():.1e}) | {moved:.1e} |")
+    assert apart[:, 0].max() <= 1e-5 and moved <= 1e-3
+    np.testing.assert_allclose(shared_losses, losses, rtol=1e-5, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -120,14 +124,14 @@ def folder(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.backend
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.long)])
 def test_golden_steps_on_two_devices(folder, backend):
     golden_files.need(FIXTURE)
     one = five_steps(folder, backend)
     variant = next(v for v in golden_files.load("training_step_r50").index["variants"] if v["name"] == "momentum")
     want = [losses["loss"] for losses in variant["losses"]]
     np.testing.assert_allclose(one[0][: len(want), 0], want, rtol=4e-4)  # the original's own
-    check_five_steps(one, five_steps(folder, backend, devices=2))
+    check_five_steps(one, five_steps(folder, backend, devices=2), f"{backend}, 2 devices")
 
 
 @pytest.mark.long
@@ -136,4 +140,6 @@ def test_golden_steps_on_two_devices(folder, backend):
 ])  # fmt: skip
 def test_golden_steps_on_four_images(folder, backend, devices, processes):
     golden_files.need(FIXTURE)
-    check_five_steps(five_steps(folder, backend, images=4), five_steps(folder, backend, devices, processes, images=4))
+    name = f"{backend}, {processes} process{'es' * (processes > 1)} of {devices} device{'s' * (devices > 1)}"
+    one = five_steps(folder, backend, images=4)
+    check_five_steps(one, five_steps(folder, backend, devices, processes, images=4), name)

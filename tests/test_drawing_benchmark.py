@@ -1,13 +1,12 @@
 """The benchmark of drawing: what it prints and writes, on a small photo."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scripts
 
-drawing = scripts.load_script(Path(__file__).resolve().parents[1] / "benchmarks", "drawing")
+drawing = scripts.load_benchmark("drawing")
 pytestmark = pytest.mark.usefixtures("figures")
 
 

@@ -57,7 +57,7 @@ def detect(devices, folder):
     model = MaskRCNN("inference", type("Config", (shapes.CONFIGS["small"],), settings)(), folder)
     model.load_weights(ROOT / "samples" / "shapes" / "mask_rcnn_shapes.h5", by_name=True)
     dataset = shapes.ShapesDataset()
-    dataset.load_shapes(9, 128, 128)
+    dataset.load_shapes(9, 128, 128, seed=3)
     dataset.prepare()
     images = [dataset.load_image(k) for k in range(5)]
     found, scores = model.detect(images), model.evaluate(dataset, verbose=0)

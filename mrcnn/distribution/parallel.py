@@ -92,7 +92,8 @@ class ParallelModel(keras.Model):
     def summary(self, *args, **kwargs):
         """Prints on how many devices the model runs, and the wrapped model."""
         print_fn = kwargs.get("print_fn") or print
-        print_fn(f"ParallelModel on {self.device_count} devices, of:")
+        count = self.device_count
+        print_fn(f"ParallelModel on {count} device{'s' * (count > 1)}, of:")
         self.inner_model.summary(*args, **kwargs)
 
     # ---- the wrapped model's own ways
