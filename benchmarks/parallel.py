@@ -15,9 +15,8 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
-    sys.path.append(str(ROOT))  # a checkout runs without being installed
+    sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout runs without being installed
 
 import keras
 import numpy as np
@@ -28,6 +27,7 @@ from mrcnn.data.loader import DataGenerator
 from mrcnn.network.assemble import build_model
 from mrcnn.parallel_model import ParallelModel, divide_cpu, found_devices
 
+ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("keras", "numpy")
 FRAMEWORK = {"tensorflow": ("tensorflow",), "jax": ("jax",)}
 WARM_UP = 3

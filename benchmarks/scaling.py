@@ -71,21 +71,21 @@ def table(backbone, count, images, samples_per_second):
     step = images / rate
     yield (f"{backbone}: {count / 1e6:.1f} million values, {size / 1e6:.0f} MB of gradients per step; a step of "
            f"{images} images takes {1000 * step:.0f} ms")
-    yield "devices | images per step | network | all-reduce, ms | of a step | images/s | cores per host that prepare them"
+    yield "devices | images per step | network | all-reduce | of a step | images/s | cores per host for the data"
     yield ":-- | :-- | :-- | --: | --: | --: | --:"
     for devices in DEVICES:
         for kind, seconds in all_reduce(devices, size).items():
             total = devices * images / (step + seconds)
             cores = total / max(devices // GPUS_PER_HOST, 1) / samples_per_second
-            yield (f"{devices} | {devices * images} | {kind} | {1000 * seconds:.1f} | {seconds / step:.0%} | {total:,.0f} | "
-                   f"{cores:.0f}")
+            yield (f"{devices} | {devices * images} | {kind} | {1000 * seconds:.1f} ms | {seconds / step:.0%} | "
+                   f"{total:,.0f} | {cores:.0f}")
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="How long devices take to add up their gradients, by arithmetic.")
     parser.add_argument("--images", type=positive, default=2, help="per device and step (default: 2)")
     parser.add_argument("--samples", type=float, default=4.5,
-                        help="training images per second that one core prepares (default: 4.5, balloons at 1024 pixels)")  # fmt: skip
+                        help="images per second that a core prepares (default: 4.5, balloons at 1024)")  # fmt: skip
     args = parser.parse_args(arguments)
     if not args.samples > 0:
         parser.error(f"--samples must be above 0; received {args.samples}")

@@ -33,8 +33,8 @@ class Config:
     SEED = None
 
     # ---- batches and epochs
-    # Devices to train on, and images per device and step. A batch has IMAGES_PER_GPU * GPU_COUNT images. As a guide,
-    # 12 GB of memory take two images of 1024 x 1024; smaller images leave room for more.
+    # Devices to train and detect on (docs/distributed.md), and images per device and step. A batch has IMAGES_PER_GPU *
+    # GPU_COUNT images. As a guide, 12 GB of memory take two images of 1024 x 1024; smaller images leave room for more.
     GPU_COUNT = 1
     IMAGES_PER_GPU = 2
     # Training steps (batches) per epoch. A checkpoint is written and validation runs after each epoch, whatever the

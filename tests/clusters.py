@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).resolve().parent
+PATH = os.pathsep.join(map(str, (TESTS.parent, TESTS)))  # mrcnn, and what tests share
 
 
 def free_port():
@@ -30,7 +31,8 @@ class Cluster:
 
     def __init__(self, count, folder, program, *arguments, backend="jax", environment=None):
         self.files = [Path(folder) / f"process{number}.txt" for number in range(count)]
-        shared = os.environ | {"KERAS_BACKEND": backend, "PYTHONUNBUFFERED": "1"} | (environment or {})
+        shared = os.environ | {"KERAS_BACKEND": backend, "PYTHONUNBUFFERED": "1", "PYTHONPATH": PATH}
+        shared |= environment or {}
         if count > 1:
             shared |= {"KERAS_DISTRIBUTION_JOB_ADDRESSES": f"localhost:{free_port()}",
                        "KERAS_DISTRIBUTION_NUM_PROCESSES": str(count)}  # fmt: skip

@@ -8,9 +8,6 @@ changed.
 """
 
 import sys
-from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 import golden_files
 import numpy as np

@@ -9,7 +9,7 @@ from pathlib import Path
 import golden_files
 import numpy as np
 import pytest
-from clusters import Cluster
+from clusters import PATH, Cluster
 
 from mrcnn.distribution import devices
 
@@ -24,14 +24,11 @@ def test_fewer_devices_than_asked_for():
     assert devices.found_devices()
 
 
-@pytest.mark.parametrize("rows, count, each", [(4, 2, 2), (3, 1, 3), (0, 2, 0)])
-def test_rows_are_divided_evenly(rows, count, each):
-    assert devices.rows_each([np.zeros((rows, 2)), np.zeros(rows)], count) == each
-
-
-def test_rows_that_cannot_be_divided():
+def test_rows_are_divided_evenly():
+    assert devices.share_of(4, 2) == 2 and devices.share_of(0, 2) == 0
+    assert devices.length([np.zeros((4, 2)), (np.zeros(4),)]) == 4
     with pytest.raises(ValueError, match="a batch of 3 images cannot be divided evenly between 2 devices"):
-        devices.rows_each((np.zeros(3),), 2)
+        devices.share_of(3, 2)
 
 
 # ---- two devices, in a process of their own
@@ -41,7 +38,7 @@ def test_rows_that_cannot_be_divided():
 def two_devices(request, tmp_path_factory):
     """What tests/two_devices.py came to."""
     folder = tmp_path_factory.mktemp(request.param)
-    environment = os.environ | {"KERAS_BACKEND": request.param}
+    environment = os.environ | {"KERAS_BACKEND": request.param, "PYTHONPATH": PATH}
     done = subprocess.run([sys.executable, TESTS / "two_devices.py", folder], env=environment, capture_output=True,
                           text=True, timeout=600, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -79,6 +76,8 @@ def test_what_two_devices_cannot_do(two_devices):
     assert two_devices["devices"] == ["cpu:0", "cpu:1"]
     assert messages["three devices"].startswith("ValueError: GPU_COUNT = 3: found 2 (cpu:0, cpu:1). Use GPU_COUNT = 2")
     assert "a batch of 3 images cannot be divided evenly between 2 devices" in messages["uneven batch"]
+    assert "a batch of 1 images cannot be divided" in messages["uneven last batch"]
+    assert messages["uneven prediction"] < 1e-5
     assert messages["too late"].startswith("RuntimeError: divide_cpu(3) must come before")
 
 

@@ -299,6 +299,13 @@ def watch(command, folder):
 
 watch.needs = "played"
 
+def parallel_digits(command, folder):
+    """The module is there and says what it does; test_digits.py runs it, which takes a divided CPU."""
+    interpreter, *arguments = shlex.split(command)
+    said = run([sys.executable, *arguments, "--help"], folder)
+    assert interpreter == "python" and "drawn digits on two devices" in " ".join(said.split()), said
+
+
 # ------------------------------------------------------------------ what each command is run as
 COMMANDS = {
     "pip install -e .": install,
@@ -312,6 +319,7 @@ COMMANDS = {
     "make notebooks": dry_make("notebooks/refresh.py"),  # test_notebooks.py does
     "make pictures": dry_make("docs/pictures.py"),  # test_readme_pictures.py does
     "jupyter lab notebooks": name_jupyter,
+    "python -m mrcnn.parallel_model": parallel_digits,
     "tensorboard --logdir logs": watch,
     "python samples/shapes/shapes.py detect --weights samples/shapes/mask_rcnn_shapes.h5": sample(
         leaves="shapes_detections.png"
@@ -335,7 +343,7 @@ COMMANDS = {
     "python samples/coco/coco.py evaluate --dataset datasets/coco --year 2017 --weights last --limit 0 --output "
     "results/coco": sample(*LOGS, leaves="results/coco/metrics.json", checkpoint=("coco", 4)),
 }  # fmt: skip
-SLOW = (install, watch)
+SLOW = (install, watch, parallel_digits)
 
 
 def is_slow(how):

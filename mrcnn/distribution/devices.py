@@ -89,13 +89,17 @@ def share(gpu_count, across_processes):
     raise ValueError("ParallelModel needs the backend tensorflow or jax: torch runs on one device")
 
 
-def rows_each(arrays, count):
-    """The number of images that each of `count` devices gets of a batch of arrays [batch, ...]."""
-    rows = len(keras.tree.flatten(arrays)[0])
+def share_of(rows, count):
+    """The number of images that each of `count` devices gets of a batch of `rows`; a ValueError if that is uneven."""
     if rows % count:
         raise ValueError(f"a batch of {rows} images cannot be divided evenly between {count} devices: use a multiple "
                          f"of {count}")
     return rows // count
+
+
+def length(arrays):
+    """The number of rows of arrays [batch, ...], in whatever structure."""
+    return len(keras.tree.flatten(arrays)[0])
 
 
 @functools.cache
@@ -112,12 +116,12 @@ class Mirrored:
         count: int.
 
     Attributes:
-        count: as given.
+        count, own_count: number of all devices, and of those of this process: as given.
         strategy: tf.distribute.Strategy.
     """
 
     def __init__(self, count):
-        self.count = count
+        self.count = self.own_count = count
         self.strategy = _strategy(tuple(name.upper() for name in found_devices()[:count]))
 
     def scope(self):
@@ -156,7 +160,7 @@ class Mirrored:
         """Divides arrays [batch, ...], or None, between the devices."""
         if arrays is None:
             return None
-        size = rows_each(arrays, self.count)
+        size = share_of(length(arrays), self.count)
 
         def part(array):
             return self.strategy.experimental_distribute_values_from_function(
@@ -182,12 +186,12 @@ class Divided:
         across_processes: bool, whether those of the other processes, as many of each, belong to them.
 
     Attributes:
-        count: number of all devices.
+        count, own_count: number of all devices, and of those of this process.
         distribution: keras.distribution.DataParallel.
     """
 
     def __init__(self, count, across_processes):
-        self._own = count
+        self.own_count = count
         chosen = jax.local_devices()[:count]
         if across_processes and processes.count() > 1:
             everywhere = [[d for d in jax.devices() if d.process_index == p] for p in range(processes.count())]
@@ -221,7 +225,7 @@ class Divided:
 
     def split(self, arrays):
         """Divides arrays [batch, ...] between the devices, the batch being that of this process."""
-        rows_each(arrays, self._own)
+        share_of(length(arrays), self.own_count)
 
         def part(array):
             layout = self.distribution.get_data_layout(np.shape(array)).backend_layout
@@ -232,5 +236,5 @@ class Divided:
     def split_for_training(self, arrays):
         """Keras divides them itself; this says clearly if it will not be able to."""
         if arrays is not None:
-            rows_each(arrays, self._own)
+            share_of(length(arrays), self.own_count)
         return arrays

@@ -127,6 +127,6 @@ def report(one, many):
     differences = [abs(a - b) / max(abs(a), 1e-3) for a, b in zip(one[0], many[0], strict=True)]
     early, largest = max(differences[:EARLY]), max(differences)
     change = max(np.abs(a - b).max() for a, b in zip(one[1], many[1], strict=True))
-    print(f"Largest difference: of the first {EARLY} losses {early:.1e}, of all {largest:.1e} (relative); of a weight at "
-          f"the end {change:.1e}")
+    print(f"Largest difference: of the first {EARLY} losses {early:.1e}, of all {largest:.1e} (relative); of a weight "
+          f"at the end {change:.1e}")
     return bool(early < TOLERANCE_EARLY and largest < TOLERANCE)

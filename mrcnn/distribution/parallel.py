@@ -6,8 +6,11 @@ import contextlib
 import functools
 
 import keras
+import numpy as np
 
 from mrcnn.distribution import devices
+
+BATCH_SIZE = 32  # Keras' own, where none is given
 
 
 def inner(model):
@@ -18,6 +21,12 @@ def inner(model):
 def scope(model):
     """A context in which Keras knows the devices of a ParallelModel; of any other model there is nothing to know."""
     return model.scope() if isinstance(model, ParallelModel) else contextlib.nullcontext()
+
+
+def _are_arrays(x):
+    """Whether Keras will make batches of this; it does not of a data set."""
+    given = keras.tree.flatten(x)
+    return bool(given) and all(hasattr(array, "shape") and hasattr(array, "dtype") for array in given)
 
 
 def _on_all_devices(method):
@@ -129,17 +138,37 @@ class ParallelModel(keras.Model):
             self.optimizer.build(self.trainable_variables)
 
     @_on_all_devices
-    def fit(self, *args, **kwargs):
+    def fit(self, x=None, *args, **kwargs):
+        self._check_batches(x, kwargs.get("batch_size"))
         self._build_optimizer()
-        return super().fit(*args, **kwargs)
+        return super().fit(x, *args, **kwargs)
 
     @_on_all_devices
-    def evaluate(self, *args, **kwargs):
-        return super().evaluate(*args, **kwargs)
+    def evaluate(self, x=None, *args, **kwargs):
+        self._check_batches(x, kwargs.get("batch_size"))
+        return super().evaluate(x, *args, **kwargs)
 
     @_on_all_devices
-    def predict(self, *args, **kwargs):
-        return super().predict(*args, **kwargs)
+    def predict(self, x, batch_size=None, **kwargs):
+        if not _are_arrays(x):  # a data set, which makes batches by itself
+            return super().predict(x, batch_size=batch_size, **kwargs)
+        devices.share_of(batch_size or BATCH_SIZE, self._devices.own_count)
+        rows = devices.length(x)
+        filled = keras.tree.map_structure(lambda array: self._fill(np.asarray(array)), x)
+        found = super().predict(filled, batch_size=batch_size, **kwargs)
+        return keras.tree.map_structure(lambda array: array[:rows], found)
+
+    def _fill(self, array):
+        """An array [rows, ...] whose last row is repeated until the devices can share the rows."""
+        return np.concatenate([array, np.repeat(array[-1:], -len(array) % self._devices.own_count, axis=0)])
+
+    def _check_batches(self, x, batch_size):
+        """Raises a ValueError if the batches that Keras will make of arrays cannot be shared evenly."""
+        if _are_arrays(x):
+            rows = devices.length(x)
+            size = min(batch_size or BATCH_SIZE, rows)
+            for part in (size, rows % size):
+                devices.share_of(part, self._devices.own_count)
 
     @_on_all_devices
     def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):

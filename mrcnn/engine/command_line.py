@@ -58,7 +58,7 @@ def make_parser(description, commands, examples, output):
                        help="train with so many batches per epoch (at most so many to validate)")  # fmt: skip
     group.add_argument("--layers", type=layers, metavar="<layers>",
                        help="train heads, 3+, 4+, 5+, all or a regular expression of layer names")  # fmt: skip
-    group.add_argument("--gpus", type=at_least(1), metavar="<n>", help="devices of this machine to train or evaluate on")
+    group.add_argument("--gpus", type=at_least(1), metavar="<n>", help="devices of this machine to work on")
     group.add_argument("--batch-size", type=at_least(1), metavar="<n>", help="images per device and step of training")
     # The config knows which ones there are, and proposes one for what is misspelt.
     group.add_argument("--backbone", metavar="<name>",
@@ -232,9 +232,9 @@ def configure(config_class, args, **settings):
         ValueError: the settings do not fit together.
     """
     flags = {
-        "STEPS_PER_EPOCH": args.steps, "GPU_COUNT": args.gpus, "IMAGES_PER_GPU": args.batch_size, "BACKBONE": args.backbone,
-        "IMAGE_MIN_DIM": args.image_size, "IMAGE_MAX_DIM": args.image_size, "PRECISION": args.precision,
-        "SEED": args.seed,
+        "STEPS_PER_EPOCH": args.steps, "GPU_COUNT": args.gpus, "IMAGES_PER_GPU": args.batch_size,
+        "BACKBONE": args.backbone, "IMAGE_MIN_DIM": args.image_size, "IMAGE_MAX_DIM": args.image_size,
+        "PRECISION": args.precision, "SEED": args.seed,
     }  # fmt: skip
     settings |= {name: value for name, value in flags.items() if value is not None}
     if args.steps:  # a short epoch is not to be followed by a long validation
@@ -300,7 +300,7 @@ def load_weights(model, weights, coco_path, download=None):
         ConnectionError: it cannot be downloaded.
     """
     if not is_first_process():
-        sys.stdout = open(os.devnull, "w")  # the others would print the same
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the others would print the same
     if weights == "none":
         print("The network starts from nothing; to go on with it later: --weights last --layers all")
         return None
