@@ -32,7 +32,9 @@ def test_alone(environment):
 def test_descriptions():
     keras = {ADDRESS: "host:1234,other:1234", NUMBER: "2", OWN: "1"}
     assert processes.described(keras | {"SLURM_STEP_NUM_TASKS": "8"}) == (
-        "Keras' variables", {"coordinator_address": "host:1234", "num_processes": 2, "process_id": 1},
+        "Keras' variables",
+        {"coordinator_address": "host:1234", "num_processes": 2, "process_id": 1,
+         "cluster_detection_method": "deactivate"},
     )  # fmt: skip
     assert processes.described({"SLURM_STEP_NUM_TASKS": "4"}) == ("SLURM", {})
     assert processes.described({"OMPI_COMM_WORLD_SIZE": "4"}) == ("Open MPI", {})

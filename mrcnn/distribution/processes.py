@@ -22,16 +22,14 @@ if BACKEND == "jax":
     import jax
     from jax.experimental import multihost_utils
 
-# Variables of Keras, and the argument of jax.distributed.initialize that each is for.
-KERAS_VARIABLES = {
-    "KERAS_DISTRIBUTION_JOB_ADDRESSES": "coordinator_address",
-    "KERAS_DISTRIBUTION_NUM_PROCESSES": "num_processes",
-    "KERAS_DISTRIBUTION_PROCESS_ID": "process_id",
-}
+# Variables of Keras: where process 0 is, how many there are, and which of them this is.
+KERAS_VARIABLES = (
+    "KERAS_DISTRIBUTION_JOB_ADDRESSES", "KERAS_DISTRIBUTION_NUM_PROCESSES", "KERAS_DISTRIBUTION_PROCESS_ID",
+)  # fmt: skip
 # Where schedulers that JAX knows say how many processes they started.
 SCHEDULERS = {"SLURM_STEP_NUM_TASKS": "SLURM", "OMPI_COMM_WORLD_SIZE": "Open MPI"}
 # So long a process may say nothing before the others take it for dead and end; how long they wait at start and end.
-TIMEOUTS = {"heartbeat_timeout_seconds": 20, "initialization_timeout": 300, "shutdown_timeout_seconds": 20}
+TIMEOUTS = {"heartbeat_timeout_seconds": 30, "initialization_timeout": 300, "shutdown_timeout_seconds": 20}
 
 
 # What errors say when a process that others wait for is gone.
@@ -91,7 +89,9 @@ def _from_keras(given):
     first = address.split(",")[0]
     if ":" not in first:
         raise ValueError(f"KERAS_DISTRIBUTION_JOB_ADDRESSES must be HOST:PORT of process 0; it is {address!r}")
-    return dict(zip(KERAS_VARIABLES.values(), (first, total, own), strict=True))
+    # A scheduler that JAX finds all the same would leave each process one device.
+    return {"coordinator_address": first, "num_processes": total, "process_id": own,
+            "cluster_detection_method": "deactivate"}  # fmt: skip
 
 
 def _tensorflow_workers(environment):
