@@ -62,6 +62,14 @@ def test_tensorflow_says_what_to_use(monkeypatch):
         processes.join()
 
 
+@pytest.mark.skipif(processes.BACKEND == "jax", reason="JAX would join them")
+def test_processes_of_a_scheduler_may_work_for_themselves(monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    with pytest.warns(UserWarning, match="SLURM started several processes; on .* each works for itself"):
+        processes.join()
+    assert processes.count() == 1
+
+
 # ---- a process alone
 
 

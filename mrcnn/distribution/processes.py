@@ -13,6 +13,7 @@ import json
 import os
 import pickle
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -30,8 +31,6 @@ KERAS_VARIABLES = (
 SCHEDULERS = {"SLURM_STEP_NUM_TASKS": "SLURM", "OMPI_COMM_WORLD_SIZE": "Open MPI"}
 # So long a process may say nothing before the others take it for dead and end; how long they wait at start and end.
 TIMEOUTS = {"heartbeat_timeout_seconds": 30, "initialization_timeout": 300, "shutdown_timeout_seconds": 20}
-
-
 # What errors say when a process that others wait for is gone.
 _GONE = ("gloo", "nccl", "unavailable", "aborted", "heartbeat", "connection", "coordination")
 _failed = False
@@ -121,6 +120,9 @@ def join():
     if cluster is None:
         return
     source, arguments = cluster
+    if BACKEND != "jax" and source in SCHEDULERS.values():  # they may well be meant to work on their own
+        return warnings.warn(f"{source} started several processes; on {BACKEND} each works for itself. To train "
+                             "together they need KERAS_BACKEND=jax, see docs/distributed.md", stacklevel=3)
     if BACKEND != "jax" or source == "TF_CONFIG":
         raise ValueError(f"{source} describes several processes that train together, which needs KERAS_BACKEND=jax and "
                          "Keras' or a scheduler's variables; docs/distributed.md says why and how")
