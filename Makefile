@@ -7,6 +7,8 @@ PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install $(if $(CI),--quiet) --disable-pip-version-check -c constraints.txt
 # The original's numbers that are not in tests/golden, if there are any, and the script that compares with them.
 MRCNN_GOLDEN ?=
+# Two test files at a time, each in a process of its own: most tests keep one core busy.
+PYTEST := $(PY) -m pytest -n 2 --dist loadfile
 CHECK := $(abspath $(PY)) $(abspath $(MRCNN_GOLDEN))/check.py $(CURDIR) $(abspath $(MRCNN_GOLDEN))
 OTHER_BACKENDS := jax torch
 ON_ALL_BACKENDS := forward_inference_r50.npz model_functions.npz trained_slim/slim_val.npz
@@ -33,10 +35,10 @@ pictures: $(VENV)/.core  ## make the pictures of the README anew
 	$(PY) docs/pictures.py
 
 test: $(VENV)/.dev lint  ## all tests on TensorFlow, but the long ones
-	$(PY) -m pytest -m "not long and not data and not backend" --durations=20
+	$(PYTEST) -m "not long and not data and not backend" --durations=20
 
 check: $(VENV)/.dev lint  ## the quick tests, under 3 minutes
-	$(PY) -m pytest -m "not slow and not long and not data and not backend" -x -q
+	$(PYTEST) -m "not slow and not long and not data and not backend" -x -q
 
 long: $(LONG)  ## all that takes long, part by part; each of them takes under an hour
 
@@ -57,7 +59,7 @@ long-jax long-torch: long-%: $(VENV)/.backends  ## long: all training steps of t
 	KERAS_BACKEND=$* $(CHECK)/$(TRAINING) --fail-only
 
 data: $(VENV)/.dev photos  ## the tests on real photos in the folder MRCNN_DATA
-	$(PY) -m pytest -m "data and not long"
+	$(PYTEST) -m "data and not long"
 
 .PHONY: photos
 photos:
@@ -70,12 +72,12 @@ golden: $(VENV)/.dev  ## compare with all the original's numbers in the folder M
 backends: $(VENV)/.backends  ## the golden tests on JAX and on torch
 	@set -e; for backend in $(OTHER_BACKENDS); do \
 		echo "--- KERAS_BACKEND=$$backend"; \
-		KERAS_BACKEND=$$backend $(PY) -m pytest -k golden -m "not data" -q; \
+		KERAS_BACKEND=$$backend $(PYTEST) -k golden -m "not data" -q; \
 		if [ -f "$(MRCNN_GOLDEN)/check.py" ]; then for numbers in $(ON_ALL_BACKENDS); do \
 			KERAS_BACKEND=$$backend $(CHECK)/$$numbers --fail-only; done; \
 			KERAS_BACKEND=$$backend $(CHECK)/$(TRAINING) --only all_lr1 --fail-only; fi; \
 	done
-	$(PY) -m pytest -m "backend and not long and not data" -q
+	$(PYTEST) -m "backend and not long and not data" -q
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .

@@ -124,7 +124,7 @@ def folder(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.backend
 @pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.long)])
-def test_golden_steps_on_two_devices(folder, backend):
+def test_five_steps_on_two_devices(folder, backend):
     golden_files.need(FIXTURE)
     one = five_steps(folder, backend)
     variant = next(v for v in golden_files.load("training_step_r50").index["variants"] if v["name"] == "momentum")
@@ -137,7 +137,7 @@ def test_golden_steps_on_two_devices(folder, backend):
 @pytest.mark.parametrize("backend, devices, processes", [
     ("tensorflow", 4, 1), ("jax", 4, 1), ("jax", 1, 2), ("jax", 1, 4), ("jax", 2, 2),
 ])  # fmt: skip
-def test_golden_steps_on_four_images(folder, backend, devices, processes):
+def test_five_steps_on_four_images(folder, backend, devices, processes):
     golden_files.need(FIXTURE)
     name = f"{backend}, {processes} process{'es' * (processes > 1)} of {devices} device{'s' * (devices > 1)}"
     one = five_steps(folder, backend, images=4)
