@@ -48,13 +48,14 @@ def two_devices(request, tmp_path_factory):
 on_two = [pytest.mark.slow, pytest.mark.backend]
 
 
-@pytest.mark.parametrize("work", [pytest.param("train", marks=on_two), pytest.param("on_batch", marks=on_two)])
+@pytest.mark.parametrize("work", [pytest.param(w, marks=on_two) for w in ("train", "on_batch", "keras_model")])
 def test_two_devices_train_as_one(two_devices, work):
     one, two = two_devices[work]["1"], two_devices[work]["2"]
     for losses, shared in zip(one["losses"], two["losses"], strict=True):
         assert shared == pytest.approx(losses, rel=1e-5, abs=1e-6)
     for name, values in one.get("weights", {}).items():
         np.testing.assert_allclose(two["weights"][name], values, atol=2e-6, rtol=1e-4, err_msg=name)
+    np.testing.assert_allclose(two.get("predicted", 0), one.get("predicted", 0), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -85,8 +86,9 @@ def test_what_two_devices_cannot_do(two_devices):
 @pytest.mark.backend
 def test_devices_exchange_nothing_but_sums(two_devices):
     """Under JAX no feature map, and no row of proposals, travels from one device to another."""
-    if two_devices["backend"] == "jax":
-        assert two_devices["collectives"] == ["all-reduce"]
+    if two_devices["backend"] != "jax":
+        pytest.skip("TensorFlow's messages are those that the code asks for")
+    assert two_devices["collectives"] == ["all-reduce"]
 
 
 # ---- the original's training fixture

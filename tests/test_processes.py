@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,11 @@ def test_wrong_descriptions(environment, message):
         processes.described(environment)
 
 
+@pytest.mark.skipif(processes.BACKEND != "tensorflow", reason="TF_CONFIG is for TensorFlow")
 def test_tensorflow_says_what_to_use(monkeypatch):
     for name, value in tensorflow_cluster(["a:1", "b:1"]).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match=r"TF_CONFIG describes several processes.*KERAS_BACKEND=jax.*distributed\.md"):
+    with pytest.raises(ValueError, match=r"TF_CONFIG ask for several processes.*KERAS_BACKEND=jax.*distributed\.md"):
         processes.join()
 
 
@@ -176,6 +178,52 @@ def test_a_process_that_fails_ends_the_others(tmp_path):
         assert codes[1] == 1 and "division by zero" in cluster.text(1)
         assert codes[0] == 1 and "process 0 of 2 stops, because another one has ended" in cluster.text(0)
     assert seconds < 120 and not list((tmp_path / "runs").glob("*/*.h5"))
+
+
+@pytest.mark.slow
+@pytest.mark.backend
+def test_processes_with_other_settings(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\nimport tiny\nfrom mrcnn.distribution import processes\nfrom mrcnn.model import MaskRCNN\n"
+        "processes.join()\nconfig = tiny.config(TRAIN_ROIS_PER_IMAGE=8 + processes.index())\n"
+        "model = MaskRCNN('training', config, 'runs')\n"
+        "model.train(tiny.Squares(20 + processes.index()), None, 0.001, 1, 'all')\n"
+    )
+    with Cluster(2, tmp_path, program) as cluster:
+        codes, seconds = cluster.join(200)
+        said = "differ in TRAIN_ROIS_PER_IMAGE, training_images (process 0: 8; process 1: 9)"
+        assert all(codes) and seconds < 100 and said in cluster.text(0) and said in cluster.text(1)
+
+
+@pytest.mark.slow
+@pytest.mark.backend
+def test_a_process_that_is_told_to_end_does(tmp_path):
+    """SIGTERM, which schedulers send; the other one ends at its next exchange."""
+    program = tmp_path / "program.py"
+    program.write_text("import time\nfrom mrcnn.distribution import processes\nprocesses.join()\n"
+                       "with processes.together():\n    for step in range(600):\n        processes.gather(step)\n"
+                       "        time.sleep(0.1)\n        print('step', step)\n")  # fmt: skip
+    with Cluster(2, tmp_path, program) as cluster:
+        cluster.wait_for(0, "step 3", 100)
+        cluster.processes[1].terminate()
+        codes, seconds = cluster.join(60)
+        assert codes == [1, -signal.SIGTERM] and seconds < 45
+        assert "process 0 of 2 stops, because another one has ended" in cluster.text(0)
+
+
+@pytest.mark.slow
+@pytest.mark.backend
+def test_a_port_that_is_taken(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text("from mrcnn.distribution import processes\nprocesses.join()\n")
+    with socket.socket(socket.AF_INET6) as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        environment = {ADDRESS: f"localhost:{taken.getsockname()[1]}", NUMBER: "2", OWN: "0"}
+        with Cluster(1, tmp_path, program, environment=environment) as cluster:
+            (code,), _ = cluster.join(60)
+            assert code == 1 and "ConnectionError: process 0 cannot listen at localhost" in cluster.text(0)
 
 
 @pytest.mark.slow

@@ -69,6 +69,22 @@ def detect(devices, folder):
     }
 
 
+def keras_model(devices):
+    """Weights of a model with Keras' own loss, a metric object, and an optimizer that was compiled with twice."""
+    keras.utils.set_random_seed(5)
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="tanh"), keras.layers.Dense(1)])
+    inner.predict(np.zeros((2, 4)), verbose=0)  # used before it is wrapped
+    model = ParallelModel(inner, devices) if devices > 1 else inner
+    optimizer, metric = keras.optimizers.Adam(0.01, global_clipnorm=0.1), keras.metrics.MeanAbsoluteError(name="mae")
+    for _ in range(2):
+        model.compile(optimizer, "mse", metrics=[metric])
+    x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+    history = model.fit(x, x[:, :1] * 3, batch_size=8, epochs=2, verbose=0, shuffle=False).history
+    return {"losses": [{name: values[-1] for name, values in history.items()}],
+            "weights": {str(k): w.tolist() for k, w in enumerate(inner.get_weights())},
+            "predicted": inner.predict(x, verbose=0).tolist()}  # fmt: skip
+
+
 def errors(folder):
     """The messages of what cannot work."""
     model = ParallelModel(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]), 2)
@@ -114,6 +130,7 @@ def main(folder):
     results = {"devices": found_devices()}
     for work in (train, on_batch, detect):
         results[work.__name__] = {count: work(count, folder) for count in (1, 2)}
+    results["keras_model"] = {count: keras_model(count) for count in (1, 2)}
     results["errors"] = errors(folder)
     if keras.backend.backend() == "jax":
         results["collectives"] = collectives()

@@ -142,8 +142,10 @@ class Mirrored:
     def adopt(self, optimizer):
         """Moves an optimizer onto all devices; it gets to see the gradients of all of them before it clips.
 
-        Keras clips what each replica has for itself, and adds up afterwards.
+        Keras (3.15) clips what each replica has for itself, and adds up afterwards.
         """
+        if optimizer._distribution_strategy is self.strategy:
+            return  # it has been here before
         self.place(optimizer.variables)
         optimizer._distribution_strategy = self.strategy
         clip = optimizer._clip_gradients
@@ -152,7 +154,7 @@ class Mirrored:
 
     def synchronize(self, layers):
         """Lets batch normalization that learns use the statistics of all devices."""
-        for layer in layers:
+        for layer in layers if self.count > 1 else ():
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = True
 

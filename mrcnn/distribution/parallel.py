@@ -47,8 +47,8 @@ class ParallelModel(keras.Model):
     what is trained here is trained there. Compile and fit this model; its weights are saved and loaded by the wrapped
     one. TensorFlow (`tf.distribute.MirroredStrategy`) and JAX (`keras.distribution.DataParallel`) can do it.
 
-    A loss that is a mean per device, as Keras' own are, is averaged over the devices; those of Mask R-CNN are the means
-    over the whole batch.
+    A loss that is a mean per device, as Keras' own are, is averaged over the devices, so that batches of a data set
+    should be even; those of Mask R-CNN are the means over the whole batch. On TensorFlow dropout is the same on all.
 
     Args:
         keras_model: the keras.Model to run, with symbolic inputs and outputs.
@@ -64,7 +64,7 @@ class ParallelModel(keras.Model):
     """
 
     def __init__(self, keras_model, gpu_count, across_processes=False):
-        if isinstance(gpu_count, bool) or not isinstance(gpu_count, int) or gpu_count < 1:
+        if isinstance(gpu_count, bool) or not isinstance(gpu_count, int | np.integer) or gpu_count < 1:
             raise ValueError(f"gpu_count must be a whole number of 1 or more; received {gpu_count!r}")
         if not isinstance(keras_model, keras.Model) or not getattr(keras_model, "inputs", None):
             raise ValueError("keras_model must be a keras.Model with inputs and outputs (a functional or a built "
@@ -78,6 +78,8 @@ class ParallelModel(keras.Model):
         self.inner_metrics = [] if keras_model.compiled else list(keras_model.metrics)
         shared.synchronize(keras_model._flatten_layers())
         shared.place([*keras_model.variables, *keras_model.metrics_variables])
+        # What it has traced knows the variables where they were.
+        keras_model.train_function = keras_model.test_function = keras_model.predict_function = None
 
     def __getattribute__(self, attrname):
         """Loading and saving are the wrapped model's."""
@@ -129,6 +131,9 @@ class ParallelModel(keras.Model):
     def compile(self, *args, **kwargs):
         kwargs.setdefault("jit_compile", self.inner_model.jit_compile)
         super().compile(*args, **kwargs)
+        given = keras.tree.flatten([args, kwargs.get("metrics"), kwargs.get("weighted_metrics")])
+        metrics = [metric for metric in given if isinstance(metric, keras.metrics.Metric)]
+        self._devices.place([variable for metric in metrics for variable in metric.variables])
         if self.optimizer is not None:
             self._devices.adopt(self.optimizer)
 
@@ -138,24 +143,24 @@ class ParallelModel(keras.Model):
             self.optimizer.build(self.trainable_variables)
 
     @_on_all_devices
-    def fit(self, x=None, *args, **kwargs):
-        self._check_batches(x, kwargs.get("batch_size"))
+    def fit(self, x=None, y=None, batch_size=None, *args, **kwargs):
+        self._check_batches(x, batch_size)
         self._build_optimizer()
-        return super().fit(x, *args, **kwargs)
+        return super().fit(x, y, batch_size, *args, **kwargs)
 
     @_on_all_devices
-    def evaluate(self, x=None, *args, **kwargs):
-        self._check_batches(x, kwargs.get("batch_size"))
-        return super().evaluate(x, *args, **kwargs)
+    def evaluate(self, x=None, y=None, batch_size=None, *args, **kwargs):
+        self._check_batches(x, batch_size)
+        return super().evaluate(x, y, batch_size, *args, **kwargs)
 
     @_on_all_devices
-    def predict(self, x, batch_size=None, **kwargs):
+    def predict(self, x, batch_size=None, *args, **kwargs):
         if not _are_arrays(x):  # a data set, which makes batches by itself
-            return super().predict(x, batch_size=batch_size, **kwargs)
+            return super().predict(x, batch_size, *args, **kwargs)
         devices.share_of(batch_size or BATCH_SIZE, self._devices.own_count)
         rows = devices.length(x)
         filled = keras.tree.map_structure(lambda array: self._fill(np.asarray(array)), x)
-        found = super().predict(filled, batch_size=batch_size, **kwargs)
+        found = super().predict(filled, batch_size, *args, **kwargs)
         return keras.tree.map_structure(lambda array: array[:rows], found)
 
     def _fill(self, array):
@@ -167,11 +172,13 @@ class ParallelModel(keras.Model):
         if _are_arrays(x):
             rows = devices.length(x)
             size = min(batch_size or BATCH_SIZE, rows)
-            for part in (size, rows % size):
+            for part in (size, rows % max(size, 1)):
                 devices.share_of(part, self._devices.own_count)
 
     @_on_all_devices
-    def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, **kwargs):
+        if class_weight is not None:
+            raise ValueError("train_on_batch of a ParallelModel takes no class_weight: give sample_weight, or use fit")
         self._build_optimizer()
         return super().train_on_batch(*self._split(x, y, sample_weight), **kwargs)
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import json
 import os
 import pickle
+import socket
 import sys
 import warnings
 
@@ -32,7 +34,7 @@ SCHEDULERS = {"SLURM_STEP_NUM_TASKS": "SLURM", "OMPI_COMM_WORLD_SIZE": "Open MPI
 # So long a process may say nothing before the others take it for dead and end; how long they wait at start and end.
 TIMEOUTS = {"heartbeat_timeout_seconds": 30, "initialization_timeout": 300, "shutdown_timeout_seconds": 20}
 # What errors say when a process that others wait for is gone.
-_GONE = ("gloo", "nccl", "unavailable", "aborted", "heartbeat", "connection", "coordination")
+_GONE = ("gloo", "nccl", "unavailable", "aborted", "heartbeat", "coordination")
 _failed = False
 
 
@@ -115,20 +117,25 @@ def join():
         RuntimeError: JAX has computed already.
     """
     if BACKEND == "jax" and jax.distributed.is_initialized():
-        return
+        return None
     cluster = described(os.environ)
     if cluster is None:
-        return
+        return None
     source, arguments = cluster
     if BACKEND != "jax" and source in SCHEDULERS.values():  # they may well be meant to work on their own
         return warnings.warn(f"{source} started several processes; on {BACKEND} each works for itself. To train "
                              "together they need KERAS_BACKEND=jax, see docs/distributed.md", stacklevel=3)
-    if BACKEND != "jax" or source == "TF_CONFIG":
-        raise ValueError(f"{source} describes several processes that train together, which needs KERAS_BACKEND=jax and "
-                         "Keras' or a scheduler's variables; docs/distributed.md says why and how")
+    if source == "TF_CONFIG" and BACKEND != "tensorflow":
+        return None  # it is not meant for this backend
+    if BACKEND != "jax":
+        raise ValueError(f"{source} ask for several processes that train together: that needs KERAS_BACKEND=jax; "
+                         "docs/distributed.md says why and how")
     if "process_id" in arguments:
+        _check_port(arguments)
         print("Process {process_id} of {num_processes} joins the others, at {coordinator_address}".format(**arguments),
               flush=True)  # fmt: skip
+    # It would catch SIGTERM for programs that ask it, and those that do not would never end.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(**arguments, **TIMEOUTS)
     except RuntimeError as error:
@@ -137,8 +144,10 @@ def join():
                                "the MaskRCNN first, or call jax.distributed.initialize() at the start") from error
         raise ConnectionError(f"cannot join the processes that {source} describes: {error}") from error
     atexit.register(_leave)
+    sys.excepthook = functools.partial(_fail_and_report, sys.excepthook)
     if is_first():
         print(f"{count()} processes work together, on {jax.device_count()} devices", flush=True)
+    return None
 
 
 @contextlib.contextmanager
@@ -155,8 +164,10 @@ def together(last_checkpoint=lambda: None):
     try:
         yield
     except BaseException as error:
-        _failed = count() > 1
-        if _failed and type(error).__name__ == "JaxRuntimeError" and any(s in str(error).lower() for s in _GONE):
+        fail()
+        # JAX raises a kind of its own, or a ValueError of its network, depending on when it learns of it.
+        words = _GONE if type(error).__name__ == "JaxRuntimeError" else ("gloo ", "nccl ")
+        if _failed and any(word in str(error).lower() for word in words):
             raise ConnectionError(_is_gone(error, last_checkpoint())) from error
         raise
     _failed = False
@@ -166,6 +177,42 @@ def _is_gone(error, checkpoint):
     again = f"they go on from {checkpoint} with these weights" if checkpoint else "there is no checkpoint yet"
     return (f"process {index()} of {count()} stops, because another one has ended or cannot be reached any more; what "
             f"that one printed says why. Start all of them again: {again}. ({str(error).splitlines()[0]})")
+
+
+def _check_port(arguments):
+    """Raises a ConnectionError in process 0 if its port is taken, over which JAX would crash."""
+    host, _, port = arguments["coordinator_address"].rpartition(":")
+    if arguments["process_id"]:
+        return
+    try:
+        with socket.socket(socket.AF_INET6 if socket.has_ipv6 else socket.AF_INET) as found:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(("", int(port)))
+    except (OSError, ValueError, OverflowError) as error:
+        raise ConnectionError(f"process 0 cannot listen at {host}:{port} ({error}): choose another port, for all "
+                              "processes") from error
+
+
+def fail():
+    """Tells that this process has failed, so that it will not wait for the others when it ends."""
+    global _failed
+    _failed = count() > 1
+
+
+def _fail_and_report(report, *error):
+    fail()
+    report(*error)
+
+
+def check_same(**values):
+    """Raises a ValueError that names the values in which the processes differ; all of them have to call it."""
+    everyones = gather(values)
+    different = [name for name in values if len({repr(theirs[name]) for theirs in everyones}) > 1]
+    if different:
+        name = different[0]
+        theirs = "; ".join(f"process {number}: {given[name]!r}"[:200] for number, given in enumerate(everyones))
+        raise ValueError(f"the processes that train together differ in {', '.join(different)} ({theirs}): all need the "
+                         "same program, settings and data")
 
 
 def _leave():

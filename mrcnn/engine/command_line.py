@@ -299,8 +299,7 @@ def load_weights(model, weights, coco_path, download=None):
         FileNotFoundError, ValueError: there is no such file, or it does not fit.
         ConnectionError: it cannot be downloaded.
     """
-    if not is_first_process():
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the others would print the same
+    _let_the_first_speak()
     if weights == "none":
         print("The network starts from nothing; to go on with it later: --weights last --layers all")
         return None
@@ -331,6 +330,14 @@ def class_count(path):
 
 
 # ---------------------------------------------------------------- around the program
+
+
+def _let_the_first_speak():
+    """Silences this process from here on if it is another one of those that work together; errors are still shown."""
+    if not is_first_process():
+        sys.stdout.flush()
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def is_first_process():
@@ -392,4 +399,6 @@ def exit_on_error(name):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read the output has gone
         sys.exit(1)
     except (ValueError, OSError, FloatingPointError, MemoryError, ImportError) as error:
+        if processes := sys.modules.get("mrcnn.distribution.processes"):
+            processes.fail()
         sys.exit(f"{name}: {error}")

@@ -222,6 +222,7 @@ class MaskRCNN:
             if epochs <= self.epoch:
                 print(f"Nothing left to do: epochs = {epochs} is the total, and {self.epoch} done already")
                 return
+            self._check_same(train_dataset, val_dataset, layers=layers, epochs=epochs, epochs_done=self.epoch)
             stream, validation = self._data(train_dataset, val_dataset, augmentation, no_augmentation_sources)
             self._make_log_dir()
             self.set_trainable(regex, verbose=int(processes.is_first()))
@@ -237,6 +238,15 @@ class MaskRCNN:
                 self._fit(stream, validation, epochs, custom_callbacks)
             finally:
                 training.list_problems(stream, validation)
+            processes.from_first(None)  # which has written the last checkpoint by then
+
+    def _check_same(self, train_dataset, val_dataset, **arguments):
+        """Raises a ValueError if the other processes that train with this one have other settings or data."""
+        settings = {name: getattr(self.config, name) for name in dir(self.config) if name.isupper()}
+        settings = {name: value for name, value in settings.items() if not callable(value)}
+        images = {"training_images": train_dataset, "validation_images": val_dataset}
+        numbers = {name: len(getattr(dataset, "image_ids", ())) for name, dataset in images.items()}
+        processes.check_same(**settings, **arguments, **numbers)
 
     def _newest_checkpoint(self):
         path = self.checkpoint_path.format(epoch=self.epoch)

@@ -476,8 +476,8 @@ def evaluate(model, dataset_dir, subset):
 
     dataset = make_dataset(dataset_dir, subset)
     with progress(dataset.num_images, "Evaluating") as advance:
-        found = evaluation.collect(model.detect, dataset, dataset.image_ids, "both", model.config.BATCH_SIZE,
-                                   advance=advance)  # fmt: skip
+        each = getattr(model.config, "GPU_COUNT", 1)
+        found = evaluation.collect(model.detect, dataset, dataset.image_ids, batch_size=each, advance=advance)
     # An image can have hundreds of nuclei, more than COCO's limit of detections.
     most = max(evaluation.COCO_DETECTIONS, model.config.DETECTION_MAX_INSTANCES)
     result = evaluation.score_findings(found, dataset, max_detections=most)
