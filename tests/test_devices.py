@@ -84,10 +84,9 @@ def test_what_two_devices_cannot_do(two_devices):
 
 @pytest.mark.slow
 @pytest.mark.backend
+@pytest.mark.parametrize("two_devices", ["jax"], indirect=True, scope="module")
 def test_devices_exchange_nothing_but_sums(two_devices):
     """Under JAX no feature map, and no row of proposals, travels from one device to another."""
-    if two_devices["backend"] != "jax":
-        pytest.skip("TensorFlow's messages are those that the code asks for")
     assert two_devices["collectives"] == ["all-reduce"]
 
 

@@ -60,7 +60,8 @@ def test_wrong_descriptions(environment, message):
 def test_tensorflow_says_what_to_use(monkeypatch):
     for name, value in tensorflow_cluster(["a:1", "b:1"]).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match=r"TF_CONFIG ask for several processes.*KERAS_BACKEND=jax.*distributed\.md"):
+    said = r"by TF_CONFIG several processes are to train.*KERAS_BACKEND=jax.*distributed\.md"
+    with pytest.raises(ValueError, match=said):
         processes.join()
 
 

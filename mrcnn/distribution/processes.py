@@ -128,7 +128,7 @@ def join():
     if source == "TF_CONFIG" and BACKEND != "tensorflow":
         return None  # it is not meant for this backend
     if BACKEND != "jax":
-        raise ValueError(f"{source} ask for several processes that train together: that needs KERAS_BACKEND=jax; "
+        raise ValueError(f"by {source} several processes are to train together: that needs KERAS_BACKEND=jax; "
                          "docs/distributed.md says why and how")
     if "process_id" in arguments:
         _check_port(arguments)
