@@ -13,7 +13,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = ["geometry", "drawing", "data", "network", "distribution", "engine"]
 PUBLIC = ["utils", "config", "model", "visualize", "parallel_model", "__main__"]
 FRAMEWORKS = {"tensorflow", "jax", "torch"}
-MAY_IMPORT_FRAMEWORKS = {"network/kernels.py", "distribution/devices.py", "distribution/processes.py"}
+MAY_IMPORT_FRAMEWORKS = {
+    "network/kernels.py", "network/compiled.py", "distribution/devices.py", "distribution/processes.py",
+}  # fmt: skip
 IN_GEOMETRY = {"numpy", "scipy", "skimage"}
 MAY_READ_CONFIG = {
     "config.py", "utils.py", "model.py", "__main__.py", "data/loader.py", "network/assemble.py", "engine/mask_rcnn.py",

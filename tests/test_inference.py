@@ -8,7 +8,15 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrcnn.engine.inference import Molding, detect, detect_molded, in_batches, mold_inputs, unmold_detections
+from mrcnn.engine.inference import (
+    Molding,
+    class_planes,
+    detect,
+    detect_molded,
+    in_batches,
+    mold_inputs,
+    unmold_detections,
+)
 
 MEAN = np.array([123.7, 116.8, 103.9])
 
@@ -37,7 +45,7 @@ class Network:
             box = (y1 / (height - 1), x1 / (width - 1), (y2 - 1) / (height - 1), (x2 - 1) / (width - 1))
             brightness = np.round((image + MEAN).max())
             detections[row, 0] = (*box, brightness, 0.5)
-        return detections, np.ones((len(images), 3, 4, 4, 256), "float32")
+        return detections, np.ones((len(images), 3, 4, 4), "float32")
 
 
 @given(sides=st.lists(st.tuples(st.integers(8, 90), st.integers(8, 90)), max_size=7),
@@ -126,7 +134,7 @@ def test_crops_are_drawn_in_the_order_of_the_images():
 
     def predict(batch, metas):
         seen.extend(batch)
-        return np.zeros((len(batch), 1, 6)), np.zeros((len(batch), 1, 4, 4, 4))
+        return [(np.zeros((1, 6)), np.zeros((1, 4, 4)))] * len(batch)
 
     detect(images, crop, 2, predict)
     np.testing.assert_array_equal(together, seen)
@@ -156,7 +164,8 @@ def test_batches_are_filled_up_and_cut(count, size):
         lengths.append(len(images))
         return images[:, 0] * 2, metas[:, 0]
 
-    doubled, metas = in_batches(list(np.arange(count).reshape(-1, 1)), list(np.ones((count, 1))), size, run)
+    made = in_batches(list(np.arange(count).reshape(-1, 1)), list(np.ones((count, 1))), size, run)
+    doubled, metas = zip(*made, strict=True)
     np.testing.assert_array_equal(doubled, np.arange(count) * 2)
     assert len(metas) == count and set(lengths) == {size}
 
@@ -167,7 +176,8 @@ class TestUnmoldDetections:
     def unmold(self, rows, masks=None, original=(50, 100, 3), window=(16, 0, 48, 64)):
         detections = np.zeros((4, 6), "float32")
         detections[: len(rows)] = np.reshape(rows, (-1, 6))
-        return unmold_detections(detections, self.masks if masks is None else masks, original, (64, 64, 3), window)
+        planes = class_planes(detections, self.masks if masks is None else masks)
+        return unmold_detections(detections, planes, original, (64, 64, 3), window)
 
     def test_boxes_are_relative_to_the_window(self):
         rows = [[16 / 63, 0, 47 / 63, 1, 1, 0.9], [16 / 63, 0, 31 / 63, 32 / 63, 2, 0.8]]

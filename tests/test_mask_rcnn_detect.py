@@ -29,16 +29,42 @@ def test_each_image_gets_the_detections_that_it_gets_alone(detector):
         assert np.abs(got["rois"] - want["rois"]).max(initial=0) <= 1
 
 
-@on_tensorflow
-def test_no_shape_is_traced_twice(model_dir):
-    model = MaskRCNN("inference", tiny.config(IMAGE_RESIZE_MODE="pad64"), model_dir)
-    shapes = [(64, 64), (128, 64), (64, 128), (128, 128)]
-    images = {shape: tiny.photo(*shape) for shape in shapes}
-    counts = []
-    for shape in shapes + shapes[::-1] * 2:
-        model.detect([images[shape]] * 3)
-        counts.append(model.keras_model.predict_function.experimental_get_tracing_count())
-    assert counts[-1] == counts[len(shapes) - 1] <= len(shapes)
+def test_masks_of_three_kinds(detector):
+    tools = pytest.importorskip("pycocotools.mask")
+    images = [tiny.photo(64, 64, seed) for seed in (1, 2)]
+    results = [detector.detect(images, masks=kind) for kind in ("full", "box", "rle")]
+    assert sum(len(full["rois"]) for full in results[0]) > 0
+    for image, full, box, rle in zip(images, *results, strict=True):
+        assert len(full["rois"]) == len(box["masks"]) == len(rle["masks"])
+        for n, (y1, x1, y2, x2) in enumerate(full["rois"]):
+            np.testing.assert_array_equal(box["masks"][n], full["masks"][y1:y2, x1:x2, n])
+            assert rle["masks"][n]["size"] == list(image.shape[:2]) and isinstance(rle["masks"][n]["counts"], str)
+            np.testing.assert_array_equal(tools.decode(rle["masks"][n]), full["masks"][..., n])
+    with pytest.raises(ValueError, match="masks must be one of.*'boxs'.*Did you mean 'box'"):
+        detector.detect([image], masks="boxs")
+    with pytest.raises(ValueError, match="masks must be one of"):
+        detector.detect_molded(*detector.mold_inputs([image])[:2], masks=True)
+
+
+def test_detects_what_the_model_predicts(detector):
+    images, metas, _ = detector.mold_inputs([tiny.photo(64, 64, seed) for seed in (1, 2)])
+    anchors = np.stack([detector.get_anchors(images[0].shape)] * 2)
+    rows, _, _, masks, *_ = detector.keras_model.predict_on_batch([images, metas, anchors])
+    for got, want, planes in zip(detector.detect_molded(images, metas), rows, masks, strict=True):
+        expected = detector.unmold_detections(np.asarray(want), np.asarray(planes), *[(64, 64, 3)] * 2, (0, 0, 64, 64))
+        np.testing.assert_array_equal(got["class_ids"], expected[1])
+        np.testing.assert_allclose(got["scores"], expected[2], atol=1e-4)
+        assert np.abs(got["rois"] - expected[0]).max(initial=0) <= 1
+        assert (got["masks"] != expected[3]).mean() < 1e-2
+
+
+def test_a_model_of_ones_own_is_asked_as_keras_does(detector, monkeypatch):
+    wrapped = keras.Model(detector.keras_model.inputs, detector.keras_model.outputs)
+    (want,) = detector.detect([tiny.photo(64, 64)])
+    monkeypatch.setattr(detector, "keras_model", wrapped)
+    (got,) = detector.detect([tiny.photo(64, 64)])
+    np.testing.assert_allclose(got["scores"], want["scores"], atol=1e-4)
+    assert np.abs(got["rois"] - want["rois"]).max(initial=0) <= 1
 
 
 @on_tensorflow
@@ -111,9 +137,9 @@ def test_looks_inside(detector):
 
 
 def test_running_out_of_memory_says_what_helps(detector, monkeypatch):
-    def fail(inputs):
+    def fail(*inputs):
         raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
-    monkeypatch.setattr(detector.keras_model, "predict_on_batch", fail)
+    monkeypatch.setattr("mrcnn.network.detector.Detector.__call__", fail)
     with pytest.raises(MemoryError, match="IMAGES_PER_GPU"):
         detector.detect([tiny.photo(64, 64)])

@@ -153,3 +153,23 @@ def test_a_cut_mask_keeps_its_place():
     half[14:] = 1
     full = masks.unmold_mask(half, (-20, 0, 20, 10), (60, 80))
     assert full[1:20, :10].all() and full.sum() <= 200
+
+
+@given(shape=st.tuples(*[st.integers(1, 20)] * 2), corner=st.tuples(*[st.integers(-5, 22)] * 2),
+       sides=st.tuples(*[st.integers(1, 25)] * 2), seed=st.integers(0, 2**16), share=st.floats(0, 1))
+def test_runs_of_a_box_are_those_of_the_whole_mask(shape, corner, sides, seed, share):
+    (y1, x1), box = corner, [*corner, corner[0] + sides[0], corner[1] + sides[1]]
+    part = np.random.default_rng(seed).random(sides) <= share
+    canvas = np.zeros((60, 60), bool)
+    canvas[y1 + 10:y1 + 10 + sides[0], x1 + 10:x1 + 10 + sides[1]] = part
+    full = canvas[10:10 + shape[0], 10:10 + shape[1]]
+    runs = masks.box_runs(part, box, (*shape, 3))
+    values = np.arange(len(runs)) % 2 == 1
+    np.testing.assert_array_equal(np.repeat(values, runs).reshape(shape[::-1]).T, full)
+    assert all(length > 0 for length in runs[1:-1])
+
+
+def test_masks_as_large_as_their_boxes():
+    plane, box = np.linspace(0, 1, 28 * 28).reshape(28, 28).astype(np.float32), (10, 20, 50, 80)
+    full = masks.unmold_mask(plane, box, (60, 90))
+    np.testing.assert_array_equal(masks.resize_to_box(plane, box), full[10:50, 20:80])

@@ -8,10 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mrcnn.data.checks import did_you_mean
 from mrcnn.engine.inspect import log
+from mrcnn.engine.scoring import encode_box_mask, load_pycocotools
 from mrcnn.geometry.boxes import denorm_boxes, norm_boxes
 from mrcnn.geometry.images import compose_image_meta, mold_image, resize_image, standardize_image
-from mrcnn.geometry.masks import unmold_mask
+from mrcnn.geometry.masks import resize_to_box, unmold_mask
+
+MASK_KINDS = ("full", "box", "rle")
 
 
 class Molded(NamedTuple):
@@ -124,7 +128,20 @@ def mold_inputs(images, molding):
     )
 
 
-def detect(images, molding, batch_size, predict, verbose=0):
+def check_mask_kind(masks):
+    """Makes sure that the masks asked for are of a kind that there is.
+
+    Raises:
+        ValueError: they are not.
+        ImportError: it is "rle", and pycocotools is not installed.
+    """
+    if masks not in MASK_KINDS:
+        raise ValueError(f"masks must be one of {MASK_KINDS}; received {masks!r}.{did_you_mean(masks, MASK_KINDS)}")
+    if masks == "rle":
+        load_pycocotools()
+
+
+def detect(images, molding, batch_size, predict, verbose=0, masks="full"):
     """Detects objects in images of any number and size.
 
     Images are molded one by one and run as soon as a batch of one molded size is full, so that memory stays bounded.
@@ -133,25 +150,28 @@ def detect(images, molding, batch_size, predict, verbose=0):
         images: list of [H, W, channels] arrays.
         molding: Molding.
         batch_size: images of one molded size that run together.
-        predict: function of molded images and metas (lists) that returns detections and masks, see `in_batches`.
+        predict: function of molded images and metas (lists) that returns, for each image, detections and the masks of
+            the detected classes, see `in_batches`.
         verbose: 1 prints what goes in.
+        masks: "full", "box" or "rle", see `unmold_detections`.
 
     Returns:
         list of dicts as `to_result`, in the order of `images`.
 
     Raises:
-        ValueError: `images` is no list of images, or one of them cannot be used.
+        ValueError: `images` is no list of images, one of them cannot be used, or `masks` is unknown.
     """
     check_images(images)
+    check_mask_kind(masks)
     if verbose:
         print(f"Processing {len(images)} images")
     results, pending = [None] * len(images), {}
 
     def run(group):
-        detections, masks = predict([m.image for _, m in group], [m.meta for _, m in group])
-        for (index, molded), rows, planes in zip(group, detections, masks, strict=True):
+        found = predict([m.image for _, m in group], [m.meta for _, m in group])
+        for (index, molded), (rows, planes) in zip(group, found, strict=True):
             shapes = molded.original_shape, molded.image.shape
-            results[index] = to_result(*unmold_detections(rows, planes, *shapes, molded.window))
+            results[index] = to_result(*unmold_detections(rows, planes, *shapes, molded.window, masks))
 
     for index, image in enumerate(images):
         molded = molding.mold(image, f"images[{index}]")
@@ -166,21 +186,22 @@ def detect(images, molding, batch_size, predict, verbose=0):
     return results
 
 
-def detect_molded(molded_images, image_metas, predict, verbose=0):
+def detect_molded(molded_images, image_metas, predict, verbose=0, masks="full"):
     """Detects objects in images that are molded already; results are in pixels of the molded images.
 
     Args:
         molded_images: [batch, H, W, channels] float, or a list of images of one shape.
         image_metas: [batch, 12 + classes] number.
-        predict: see `detect`.
+        predict, masks: see `detect`.
         verbose: 1 prints what goes in.
 
     Returns:
         list of dicts as `to_result`.
 
     Raises:
-        ValueError: images and metas differ in number, or the images in shape.
+        ValueError: images and metas differ in number, the images in shape, or `masks` is unknown.
     """
+    check_mask_kind(masks)
     shapes = {np.shape(image) for image in molded_images}
     if len(molded_images) != len(image_metas) or len(shapes) > 1:
         raise ValueError(f"molded_images and image_metas must be as many, and the images of one shape; received "
@@ -192,11 +213,10 @@ def detect_molded(molded_images, image_metas, predict, verbose=0):
     if len(molded_images) == 0:
         return []
     shape = shapes.pop()
-    detections, masks = predict(list(molded_images), list(image_metas))
     window = (0, 0, *shape[:2])
     return [
-        to_result(*unmold_detections(rows, planes, shape, shape, window))
-        for rows, planes in zip(detections, masks, strict=True)
+        to_result(*unmold_detections(rows, planes, shape, shape, window, masks))
+        for rows, planes in predict(list(molded_images), list(image_metas))
     ]
 
 
@@ -212,15 +232,15 @@ def in_batches(images, metas, batch_size, run):
         run: function of float32 images and metas, [batch_size, ...], that returns a tuple of arrays.
 
     Returns:
-        tuple of arrays, the results of `run` joined, [len(images), ...].
+        list with a tuple of arrays for each image, its rows of the results of `run`.
     """
-    parts = []
+    results = []
     for start in range(0, len(images), batch_size):
         rows = [min(start + k, len(images) - 1) for k in range(batch_size)]
         batch = (np.stack([list_[row] for row in rows]).astype(np.float32) for list_ in (images, metas))
         used = min(batch_size, len(images) - start)
-        parts.append([np.asarray(result)[:used] for result in run(*batch)])
-    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+        results += list(zip(*(np.asarray(result)[:used] for result in run(*batch)), strict=True))
+    return results
 
 
 def to_result(boxes, class_ids, scores, masks):
@@ -228,21 +248,36 @@ def to_result(boxes, class_ids, scores, masks):
     return {"rois": boxes, "class_ids": class_ids, "scores": scores, "masks": masks}
 
 
-def unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape, window):
+def predict(model, inputs):
+    """Detections [batch, N, 6] and the masks of their classes [batch, N, height, width], by Keras' own prediction."""
+    detections, _, _, masks, *_ = model.predict_on_batch(list(inputs))
+    detections = np.asarray(detections)
+    return detections, np.stack([class_planes(*of_one) for of_one in zip(detections, np.asarray(masks), strict=True)])
+
+
+def class_planes(detections, mrcnn_mask):
+    """The masks of the detected classes: [N, 6 or more] and [N, height, width, classes] -> [N, height, width]."""
+    class_ids = np.asarray(detections)[:, 4].astype(np.int32)
+    return np.asarray(mrcnn_mask)[np.arange(len(class_ids)), :, :, class_ids]
+
+
+def unmold_detections(detections, planes, original_image_shape, image_shape, window, masks="full"):
     """Turns the network's rows for one image into boxes and masks in the pixels of the original image.
 
     Args:
         detections: [N, (y1, x1, y2, x2, class_id, score)] float, normalized; the first class 0 ends the list.
-        mrcnn_mask: [N, height, width, classes] float, probabilities.
+        planes: [N or fewer, height, width] float, probabilities of the detected classes; one for each detection.
         original_image_shape: (H, W, channels) before resizing.
         image_shape: (H, W, channels) after resizing and padding.
         window: (y1, x1, y2, x2) pixels of the resized image that are no padding.
+        masks: "full" for masks as large as the image, "box" as large as their boxes, "rle" for COCO's compressed form.
 
     Returns:
         boxes: [M, (y1, x1, y2, x2)] int32, pixels.
         class_ids: [M] int32.
         scores: [M] float32.
-        masks: [H, W, M] bool.
+        masks: [H, W, M] bool; with "box" a list of [y2 - y1, x2 - x1] bool; with "rle" a list of dicts, `size` [H, W]
+            and `counts` (text), as pycocotools takes them.
     """
     detections = np.asarray(detections)
     ends = np.flatnonzero(detections[:, 4] == 0)
@@ -254,10 +289,17 @@ def unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape,
     boxes = denorm_boxes((detections[:count, :4] - shift) / scale, original_image_shape[:2])
 
     kept = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
-    planes = np.asarray(mrcnn_mask)[kept, :, :, class_ids[kept]]
-    masks = np.zeros((len(kept), *original_image_shape[:2]), bool)
-    for mask, plane, box in zip(masks, planes, boxes[kept], strict=True):
-        mask[:] = unmold_mask(plane, box, original_image_shape)
-    scores = detections[kept, 5].astype(np.float32)
-    # a view: each mask lies in one piece, which is how masks are read
-    return boxes[kept], class_ids[kept], scores, masks.transpose(1, 2, 0)
+    boxes, scores = boxes[kept], detections[kept, 5].astype(np.float32)
+    return boxes, class_ids[kept], scores, _unmold_masks(np.asarray(planes)[kept], boxes, original_image_shape, masks)
+
+
+def _unmold_masks(planes, boxes, shape, kind):
+    if kind != "full":
+        cut = [resize_to_box(plane, box) for plane, box in zip(planes, boxes, strict=True)]
+        if kind == "box":
+            return cut
+        return [encode_box_mask(mask, box, shape) for mask, box in zip(cut, boxes, strict=True)]
+    full = np.zeros((len(boxes), *shape[:2]), bool)
+    for mask, plane, box in zip(full, planes, boxes, strict=True):
+        mask[:] = unmold_mask(plane, box, shape)
+    return full.transpose(1, 2, 0)  # a view: each mask lies in one piece, which is how masks are read

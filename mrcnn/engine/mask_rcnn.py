@@ -20,7 +20,8 @@ from mrcnn.distribution.parallel import ParallelModel, inner
 from mrcnn.engine import callbacks, evaluation, inference, training, weights
 from mrcnn.engine.inspect import Inspector, log
 from mrcnn.geometry.boxes import norm_boxes
-from mrcnn.network.assemble import build_model, config_anchors
+from mrcnn.network.assemble import MaskRCNNModel, build_model, config_anchors
+from mrcnn.network.detector import Detector
 
 MODES = ("training", "inference")
 _CACHED_SHAPES = 16  # anchors of more image shapes than these are made anew
@@ -66,7 +67,7 @@ class MaskRCNN:
         self._anchor_shape = tuple(config.IMAGE_SHAPE)
         self._inspector = Inspector(inner(self.keras_model))
         self._running = threading.Lock()
-        self._resume_from = None
+        self._resume_from = self._detector_of = None
         self._sizes = {name: getattr(config, name) for name in training.MEMORY_SETTINGS}
 
     def build(self, mode, config):
@@ -328,34 +329,39 @@ class MaskRCNN:
         Returns:
             boxes [M, (y1, x1, y2, x2)] int32 in pixels, class_ids [M] int32, scores [M] float32, masks [H, W, M] bool.
         """
-        return inference.unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape, window)
+        planes = inference.class_planes(detections, mrcnn_mask)
+        return inference.unmold_detections(detections, planes, original_image_shape, image_shape, window)
 
-    def detect(self, images, verbose=0):
+    def detect(self, images, verbose=0, masks="full"):
         """Detects objects in any number of images of any sizes; may be called from several threads.
 
         Args:
             images: list of [H, W, channels] arrays, RGB; grey, alpha, 16 bits and floats are understood.
             verbose: 1 prints what goes into the network.
+            masks: "full" for masks as large as the image; "box" for a list of [y2 - y1, x2 - x1] bool, the part of each
+                mask within its box; "rle" for a list of COCO's compressed RLE dicts (needs pycocotools).
 
         Returns:
             list of dicts, one per image in order: `rois` [N, (y1, x1, y2, x2)] int32 in pixels, `class_ids` [N] int32,
-            `scores` [N] float32 and `masks` [H, W, N] bool, best first.
+            `scores` [N] float32 and `masks` [H, W, N] bool, or as `masks` says; best first.
 
         Raises:
-            ValueError: the model is for training, or an image cannot be used.
+            ValueError: the model is for training, an image cannot be used, or `masks` is unknown.
+            ImportError: `masks` is "rle", and pycocotools is not installed.
             MemoryError: the device has too little memory.
         """
         self._require("inference")
         batch_size, predict = self.config.BATCH_SIZE, self._predictor(verbose)
-        return inference.detect(images, self._molding(), batch_size, predict, verbose)
+        return inference.detect(images, self._molding(), batch_size, predict, verbose, masks)
 
-    def detect_molded(self, molded_images, image_metas, verbose=0):
+    def detect_molded(self, molded_images, image_metas, verbose=0, masks="full"):
         """Detects objects in images that went through `mold_inputs`; results are in pixels of the molded images.
 
         Args:
             molded_images: [batch, H, W, channels] float, any number.
             image_metas: [batch, 12 + classes] number.
             verbose: 1 prints what goes into the network.
+            masks: see `detect`.
 
         Returns:
             list of dicts as `detect`.
@@ -364,22 +370,29 @@ class MaskRCNN:
             ValueError: the model is for training, or images and metas do not fit.
         """
         self._require("inference")
-        return inference.detect_molded(molded_images, image_metas, self._predictor(verbose), verbose)
+        return inference.detect_molded(molded_images, image_metas, self._predictor(verbose), verbose, masks)
 
     def _predictor(self, verbose):
-        """The network as a function of molded images and metas that gives detections and masks."""
+        """The network as a function of molded images and metas: for each image its detections and their masks."""
 
         def run(images, metas):
             anchors = np.stack([self.get_anchors(images.shape[1:])] * len(images))
             for name, array in (("molded_images", images), ("image_metas", metas), ("anchors", anchors)):
                 if verbose:
                     log(name, array)
-            # one at a time: Keras moves the weights in and out of a JAX model
-            with self._running, training.clear_errors(self._sizes):
-                detections, _, _, masks, *_ = self.keras_model.predict_on_batch([images, metas, anchors])
-            return detections, masks
+            with self._running, training.clear_errors(self._sizes):  # one at a time: memory is for one
+                return self._detector()(images, metas, anchors)
 
         return lambda images, metas: inference.in_batches(images, metas, self.config.BATCH_SIZE, run)
+
+    def _detector(self):
+        """The network as a function of arrays, made at the first detection."""
+        model = self.keras_model
+        if not isinstance(model, MaskRCNNModel):  # several devices share the work, or it is the user's own
+            return lambda *inputs: inference.predict(model, inputs)
+        if self._detector_of is None or self._detector_of[0] is not model:
+            self._detector_of = model, Detector(model)
+        return self._detector_of[1]
 
     def evaluate(self, dataset, image_ids=None, limit=0, eval_type="both", verbose=1):
         """Measures how well the objects of a data set are found, as COCO does; docs/evaluation.md explains the numbers.

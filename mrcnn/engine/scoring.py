@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mrcnn.geometry.masks import box_runs
+
 EVAL_TYPES = {"bbox": ("bbox",), "segm": ("segm",), "both": ("bbox", "segm")}
 TITLES = {"bbox": "boxes", "segm": "masks"}
 COCO_DETECTIONS = 100  # per image and class: what COCO counts, and pycocotools' summary shows
@@ -27,7 +29,25 @@ def encode_mask(mask):
     Returns:
         dict: COCO's compressed RLE, "size" [height, width] and "counts" (str, so that JSON takes it).
     """
-    rle = load_pycocotools().mask.encode(np.asfortranarray(mask, dtype=bool).view(np.uint8))
+    return _as_text(load_pycocotools().mask.encode(np.asfortranarray(mask, dtype=bool).view(np.uint8)))
+
+
+def encode_box_mask(mask, box, image_shape):
+    """Compresses a mask that fills its box.
+
+    Args:
+        mask: [y2 - y1, x2 - x1] bool.
+        box: [(y1, x1, y2, x2)] int, pixels.
+        image_shape: (H, W) or (H, W, channels) of the image.
+
+    Returns:
+        dict as `encode_mask`.
+    """
+    (height, width), runs = image_shape[:2], box_runs(mask, box, image_shape)
+    return _as_text(load_pycocotools().mask.frPyObjects({"size": [height, width], "counts": runs}, height, width))
+
+
+def _as_text(rle):
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
@@ -257,5 +277,5 @@ def load_pycocotools():
         import pycocotools.cocoeval
         import pycocotools.mask
     except ImportError as error:
-        raise ImportError('evaluation needs pycocotools: pip install "mask-rcnn[coco]"') from error
+        raise ImportError("COCO's measures and masks need pycocotools: pip install \"mask-rcnn[coco]\"") from error
     return pycocotools

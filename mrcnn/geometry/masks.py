@@ -180,6 +180,46 @@ def unmold_mask(mask, bbox, image_shape):
     return full_mask
 
 
+def resize_to_box(mask, box):
+    """Turns a mask of the network into one as large as its box.
+
+    Args:
+        mask: [height, width] float, 0..1; from 0.5 on is inside.
+        box: [(y1, x1, y2, x2)] int, pixels, with an area.
+
+    Returns:
+        [y2 - y1, x2 - x1] bool.
+    """
+    y1, x1, y2, x2 = (int(v) for v in box)
+    return resize(np.asarray(mask), (y2 - y1, x2 - x1)) >= 0.5
+
+
+def box_runs(mask, box, image_shape):
+    """The run lengths of a mask that fills its box: COCO's RLE, without an array as large as the image.
+
+    Args:
+        mask: [y2 - y1, x2 - x1] bool.
+        box: [(y1, x1, y2, x2)] int, pixels; parts outside the image are cut off.
+        image_shape: (H, W) or (H, W, channels) of the image.
+
+    Returns:
+        list of int: pixels outside, inside, outside, ... from top to bottom, column after column; their sum is H * W.
+    """
+    y1, x1 = (int(v) for v in box[:2])
+    height, width = image_shape[:2]
+    top, left = max(y1, 0), max(x1, 0)
+    part = np.asarray(mask, bool)[top - y1:max(height - y1, 0), left - x1:max(width - x1, 0)]
+    # +1 where a run starts in its column, -1 where it has ended
+    steps = np.diff(np.pad(part.T, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    starts, ends = (
+        (left + column) * height + top + row for column, row in (np.nonzero(steps == value) for value in (1, -1))
+    )
+    joined = np.flatnonzero(starts[1:] == ends[:-1])  # from the foot of a column to the head of the next
+    starts, ends = np.delete(starts, joined + 1), np.delete(ends, joined)
+    borders = np.stack([starts, ends], axis=1).ravel()
+    return np.diff(np.concatenate([[0], borders, [height * width]])).tolist()
+
+
 def _paste(canvas, box, plane, decide):
     """Writes `plane`, resized to `box` and made boolean by `decide`, into the part of `canvas` that `box` covers."""
     y1, x1, y2, x2 = (int(v) for v in box)

@@ -35,15 +35,33 @@ class MaskRCNNModel(keras.Model):
         self.jit_compile = kernels.BACKEND == "jax"
 
     def call(self, inputs, training=None, mask=None):
+        return self.run_layers(self._standardize_inputs(inputs), training)
+
+    def run_layers(self, inputs, training=None, instead=None):
+        """Runs the layers on a list of tensors.
+
+        Args:
+            inputs: list of tensors, as the model takes them.
+            training: bool, the phase of layers that were called without one.
+            instead: dict, layer -> function of the layer's inputs that takes its place.
+
+        Returns:
+            list of tensors, the model's outputs.
+        """
+        instead = instead or {}
+
         def with_phase(operation):
+            if operation in instead:
+                return lambda *args, **_: instead[operation](*args)
+
             def run(*args, **kwargs):
-                if isinstance(operation, keras.layers.Layer) and kwargs.get("training") is None:
+                if isinstance(operation, keras.layers.Layer) and len(args) < 2 and kwargs.get("training") is None:
                     kwargs["training"] = training
                 return operation(*args, **kwargs)
 
             return run
 
-        return self._run_through_graph(self._standardize_inputs(inputs), operation_fn=with_phase)
+        return self._run_through_graph(inputs, operation_fn=with_phase)
 
     def compile(self, *args, **kwargs):
         super().compile(*args, **{"jit_compile": kernels.BACKEND == "jax", **kwargs})
@@ -173,7 +191,7 @@ def build_inference_model(config):
         config.DETECTION_MAX_INSTANCES,
         name="mrcnn_detection",
     )([rois, mrcnn_class, mrcnn_bbox, image_meta])
-    mrcnn_mask = _mask_head(config, BoxPart()(detections), pyramid, image_meta)
+    mrcnn_mask = _mask_head(config, BoxPart(name="detected_boxes")(detections), pyramid, image_meta)
     return MaskRCNNModel(
         [image, image_meta, anchors],
         [detections, mrcnn_class, mrcnn_bbox, mrcnn_mask, rois, rpn_class, rpn_bbox],

@@ -17,6 +17,7 @@ if BACKEND == "tensorflow":
 elif BACKEND == "jax":
     import jax
 
+FIXED_SHAPES = BACKEND == "jax"  # a program serves one shape
 _TILE = 256  # boxes that are compared with each other at once
 
 # ------------------------------------------------------------------------------------------------ several devices
