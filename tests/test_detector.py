@@ -1,23 +1,12 @@
-"""The inference model as one function: equal numbers, folded normalization, and weights that may change."""
+"""The inference model as one function: equal numbers, and weights that may change."""
 
 import keras
 import numpy as np
 import pytest
 import tiny
-from keras import layers
 
 from mrcnn.network import assemble, kernels
-from mrcnn.network.detector import Detector, _with_normalization, foldable
-from mrcnn.network.layers import BatchNorm
-
-
-def draw_statistics(model, seed=0):
-    """Gives every batch normalization statistics and an affine part that matter."""
-    rng = np.random.default_rng(seed)
-    for layer in model.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            for variable in layer.weights:
-                variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+from mrcnn.network.detector import Detector
 
 
 def make_inputs(config, size=64, seed=0):
@@ -38,7 +27,7 @@ def config():
 def model(config):
     keras.utils.set_random_seed(1)
     model = assemble.build_model("inference", config)
-    draw_statistics(model)
+    tiny.draw_statistics(model)
     return model
 
 
@@ -64,16 +53,10 @@ def test_same_numbers_as_the_model(config, model):
 def test_changed_weights_count(config, model):
     detector, inputs = Detector(model), make_inputs(config)
     before = detector(*inputs)[0]
-    draw_statistics(model, seed=3)
+    tiny.draw_statistics(model, seed=3)
     model.get_layer("conv1").kernel.assign(model.get_layer("conv1").kernel * 1.5)
     assert np.abs(detector(*inputs)[0] - before).max() > 1e-3
     compare(detector, model, inputs)
-
-
-def test_every_normalization_of_the_network_is_folded(model):
-    found = foldable(model)
-    assert set(found) == {layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)}
-    assert {layer.name for layer in found.values()} >= {"conv1", "mrcnn_class_conv1", "mrcnn_mask_conv4"}
 
 
 def test_nothing_is_detected():
@@ -82,53 +65,6 @@ def test_nothing_is_detected():
     model.get_layer("mrcnn_class_logits").bias.assign([1e6, 0, 0, 0])  # all is background
     detections, masks = Detector(model)(*make_inputs(config))
     assert not detections.any() and masks.shape[2:] == (28, 28)
-
-
-def test_statistics_of_the_batch_are_not_folded():
-    config = tiny.config(TRAIN_BN=True)
-    model = assemble.build_model("inference", config)
-    draw_statistics(model)
-    assert not foldable(model)
-    compare(Detector(model), model, make_inputs(config))
-
-
-class Odd(layers.Conv2D):
-    def call(self, inputs):
-        return super().call(inputs) ** 2
-
-
-def chain(x, layer, **normalization):
-    return BatchNorm(**normalization)(layer(x), training=False)
-
-
-def test_what_can_be_folded():
-    x = keras.Input((8, 8, 4))
-    plain, bare = layers.Conv2D(3, 1, name="plain"), layers.Conv2D(3, 1, use_bias=False, name="bare")
-    shared, seen = layers.Conv2D(4, 1, name="shared"), layers.Conv2D(3, 1, name="seen")
-    middle = seen(x)
-    outputs = [
-        chain(x, plain),
-        chain(x, bare, scale=False),
-        chain(x, layers.Dense(5, name="dense"), center=False),
-        chain(x, layers.Conv2D(3, 1, activation="relu")),
-        chain(x, Odd(3, 1)),
-        chain(chain(x, shared), shared),
-        BatchNorm()(middle, training=False),
-        middle,
-        chain(x, layers.Conv2D(8, 1), axis=1),
-        BatchNorm()(layers.Conv2D(3, 1)(x), training=True),
-        layers.BatchNormalization()(layers.Conv2D(3, 1)(x), None),
-    ]
-    model = assemble.MaskRCNNModel(x, outputs)
-    draw_statistics(model)
-    folded = foldable(model)
-    assert {layer.name for layer in folded.values()} >= {"plain", "bare", "dense"} and len(folded) == 4
-    values = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype("float32")
-    want = model(values, training=False)
-    for normalization, layer in folded.items():
-        got = _with_normalization(layer, normalization)(keras.ops.convert_to_tensor(values))
-        position = next(n for n, out in enumerate(outputs) if out._keras_history.operation is normalization)
-        np.testing.assert_allclose(*map(keras.ops.convert_to_numpy, (got, want[position])), atol=1e-5)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about TensorFlow's graphs")

@@ -27,6 +27,37 @@ def test_gather_rows_stays_within_its_image():
     np.testing.assert_array_equal(array(picked), [x[0, [3, 0]], x[1, [1, 1]]])
 
 
+# ------------------------------------------------------------------ convolution
+@pytest.mark.skipif(backend.backend() != "tensorflow", reason="the gradient is our own on TensorFlow only")
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**32 - 1), batch=st.integers(1, 3), sides=st.tuples(*[st.integers(1, 12)] * 2),
+       share=st.sampled_from([0.0, 0.02, 0.05, 0.5, 1.0]), compiled=st.booleans())  # fmt: skip
+def test_the_gradient_of_few_places_is_that_of_all(seed, batch, sides, share, compiled):
+    import tensorflow as tf
+
+    rng = np.random.default_rng(seed)
+    x = tf.constant(rng.normal(size=(batch, *sides, 3)).astype("float32"))
+    kernel = tf.constant(rng.normal(size=(3, 3, 3, 4)).astype("float32"))
+    weights = rng.normal(size=(batch, *sides, 4)) * (rng.random((batch, *sides, 1)) < share)
+
+    def plain(x, kernel):
+        return tf.nn.conv2d(x, kernel, 1, "SAME")
+
+    def gradients(convolve):
+        with tf.GradientTape() as tape:
+            tape.watch([x, kernel])
+            result = convolve(x, kernel)
+            total = tf.reduce_sum(result * weights.astype("float32"))
+        return result, *tape.gradient(total, [x, kernel])
+
+    def ours(x, kernel):
+        return kernels.convolve_where_needed(x, kernel, plain)
+
+    got, want = (tf.function(gradients) if compiled else gradients)(ours), gradients(plain)
+    for ours_, theirs in zip(got, want, strict=True):
+        np.testing.assert_allclose(ours_, theirs, rtol=1e-4, atol=1e-5)
+
+
 # ------------------------------------------------------------------ suppression
 def greedy(boxes, threshold, ids, valid, limit):
     """The definition: walk down the list, keep what no survivor of its group overlaps too much."""

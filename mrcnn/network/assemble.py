@@ -52,7 +52,7 @@ class MaskRCNNModel(keras.Model):
 
         def with_phase(operation):
             if operation in instead:
-                return lambda *args, **_: instead[operation](*args)
+                return lambda given, *_, **__: instead[operation](given)
 
             def run(*args, **kwargs):
                 if isinstance(operation, keras.layers.Layer) and len(args) < 2 and kwargs.get("training") is None:

@@ -1,21 +1,18 @@
-"""The inference model reduced to what a detection needs: fewer passes over memory, and no work without a use."""
+"""The inference model reduced to what a detection needs."""
 
 from __future__ import annotations
 
-import keras
-from keras import layers, ops
+from keras import ops
 
 from mrcnn.network import kernels
 from mrcnn.network.compiled import compiled
-from mrcnn.network.layers import ROIConv2D
-
-_FOLDED = (layers.Conv2D, layers.Dense)  # their kernels end with the axis that batch normalization scales
+from mrcnn.network.folding import folded
 
 
 class Detector:
     """Detections and their masks, computed by one compiled function with the weights of an inference model.
 
-    - Batch normalization is folded into the convolution before it, at each call, so that weights may change.
+    - Batch normalization is folded into the layer before it.
     - The mask head sees the detections that exist (JAX, whose shapes are fixed: all rows), and its last layer makes the
       mask of the detected class alone.
     - What only a look into the model needs is left out.
@@ -34,10 +31,7 @@ class Detector:
     """
 
     def __init__(self, model):
-        self._model, self._instead = model, {}
-        for normalization, layer in foldable(model).items():
-            self._instead[layer] = _with_normalization(layer, normalization)
-            self._instead[normalization] = lambda x: x
+        self._model = model
         self._run = compiled(self._forward, model)
 
     def __call__(self, images, image_metas, anchors):
@@ -54,7 +48,7 @@ class Detector:
             return _class_masks(mask_layer, features, ops.cast(found["rows"][..., 4], "int32"))
 
         mask_layer = self._model.get_layer("mrcnn_mask")
-        instead = self._instead | {self._model.get_layer("detected_boxes"): boxes, mask_layer: masks}
+        instead = {**folded(self._model), self._model.get_layer("detected_boxes"): boxes, mask_layer: masks}
         outputs = self._model.run_layers([images, image_metas, anchors], training=False, instead=instead)
         return outputs[0], outputs[3]
 
@@ -72,60 +66,3 @@ def _class_masks(layer, features, class_ids):
     kernel = ops.take(ops.transpose(layer.kernel[0, 0]), class_ids, axis=0)
     logits = ops.matmul(pixels, kernel[..., None])[..., 0] + ops.take(layer.bias, class_ids)[..., None]
     return ops.reshape(ops.sigmoid(logits), (shape[0], shape[1], *features.shape[2:4]))
-
-
-def foldable(model):
-    """The batch normalizations that can be folded, and the layer before each.
-
-    The layer must be linear, used once, and be seen by nothing but a normalization with fixed statistics.
-
-    Args:
-        model: functional keras.Model.
-
-    Returns:
-        dict, BatchNormalization -> Conv2D or Dense.
-    """
-    nodes = [node for nodes in model._nodes_by_depth.values() for node in nodes]
-    uses = {}
-    for tensor in [*(tensor for node in nodes for tensor in node.input_tensors), *model.outputs]:
-        uses[id(tensor)] = uses.get(id(tensor), 0) + 1
-    runs = {}
-    for node in nodes:
-        runs.setdefault(node.operation, []).append(node)
-    found = {}
-    for normalization, (node, *more) in runs.items():
-        if not isinstance(normalization, layers.BatchNormalization) or more:
-            continue
-        source = node.input_tensors[0]
-        layer = source._keras_history.operation
-        alone = uses[id(source)] == 1 and len(runs.get(layer, ())) == 1
-        phase = [*node.arguments.args[1:], node.arguments.kwargs.get("training")]
-        fixed = not any(phase) and normalization.axis in (-1, len(source.shape) - 1)
-        if alone and fixed and _is_linear(layer):
-            found[normalization] = layer
-    return found
-
-
-def _is_linear(layer):
-    # a subclass may compute anything
-    return type(layer) in (*_FOLDED, ROIConv2D) and layer.activation is keras.activations.linear
-
-
-def _with_normalization(layer, normalization):
-    """The layer as a function that normalizes, too: a * (x * kernel + bias) + b = x * (a * kernel) + (a * bias + b)."""
-
-    def run(x):
-        def value(variable, default):
-            return ops.convert_to_tensor(default if variable is None else variable, dtype="float32")
-
-        scale = value(normalization.gamma, 1.0) * ops.rsqrt(normalization.moving_variance + normalization.epsilon)
-        bias = 0.0 if layer.bias is None else layer.bias
-        shift = (bias - normalization.moving_mean) * scale + value(normalization.beta, 0.0)
-        weights = [(layer.kernel, layer.kernel * scale)]
-        if layer.bias is not None:
-            weights.append((layer.bias, shift))
-        with keras.StatelessScope(state_mapping=weights):
-            result = layer(x)
-        return result if layer.bias is not None else result + ops.cast(shift, result.dtype)
-
-    return run

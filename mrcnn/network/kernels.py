@@ -18,6 +18,7 @@ elif BACKEND == "jax":
     import jax
 
 FIXED_SHAPES = BACKEND == "jax"  # a program serves one shape
+_FEW = 8  # a gradient is computed place by place where less than one of so many places has any
 _TILE = 256  # boxes that are compared with each other at once
 
 # ------------------------------------------------------------------------------------------------ several devices
@@ -124,6 +125,64 @@ def normalize(x, mean, variance, beta, gamma, epsilon):
     values = {name: tf.convert_to_tensor(value) for name, value in names.items()}
     result = tf.raw_ops.FusedBatchNormV3(x=folded, **values, epsilon=epsilon, is_training=False)
     return tf.reshape(result.y, shape)
+
+
+# ---------------------------------------------------------------------------------------- convolution
+
+
+def convolve_where_needed(x, kernel, plain):
+    """A convolution of 3 x 3, stride 1 and equal size, whose gradient is computed at the pixels that have one.
+
+    Of the RPN's outputs a few hundred places enter the losses; everywhere else the gradient is zero, and so is what it
+    would add to the gradients of the kernel and of `x`.
+
+    Args:
+        x: [batch, H, W, channels] float.
+        kernel: [3, 3, channels, filters], dtype of `x`.
+        plain: function of `x` and `kernel`, the convolution.
+
+    Returns:
+        [batch, H, W, filters], as `plain`.
+    """
+    if BACKEND != "tensorflow":
+        return plain(x, kernel)
+
+    @tf.custom_gradient
+    def convolve(x, kernel):
+        def gradient(upstream):
+            places = tf.where(tf.reduce_any(upstream != 0, axis=-1))  # [K, (image, y, x)]
+
+            def everywhere():
+                common = {"out_backprop": upstream, "strides": [1, 1, 1, 1], "padding": "SAME"}
+                for_x = tf.raw_ops.Conv2DBackpropInput(input_sizes=tf.shape(x), filter=kernel, **common)
+                return for_x, tf.raw_ops.Conv2DBackpropFilter(input=x, filter_sizes=tf.shape(kernel), **common)
+
+            few = tf.shape(places)[0] * _FEW <= tf.size(upstream) // upstream.shape[-1]
+            return tf.cond(few, lambda: _gradients_at(places, x, kernel, upstream), everywhere)
+
+        return plain(x, kernel), gradient
+
+    return convolve(x, tf.convert_to_tensor(kernel))
+
+
+def _gradients_at(places, x, kernel, upstream):
+    """Gradients of a 3 x 3 convolution for its input and its kernel, from the upstream gradient at `places` alone."""
+    shape, (channels, filters) = tf.shape(x), kernel.shape[2:]
+    places = tf.cast(places, "int32")
+    steps = tf.constant([(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)])
+    around = places[:, None, 1:] + steps  # [K, 9, (y, x)]
+    inside = tf.reduce_all((around >= 0) & (around < shape[1:3]), axis=-1)
+    around = tf.clip_by_value(around, 0, shape[1:3] - 1)
+    pixels = (places[:, :1] * shape[1] + around[..., 0]) * shape[2] + around[..., 1]
+    weights = tf.cast(inside, x.dtype)[..., None]
+
+    arrived = tf.gather_nd(upstream, places)
+    patches = tf.gather(tf.reshape(x, [-1, channels]), pixels) * weights
+    for_kernel = tf.matmul(tf.reshape(patches, [-1, 9 * channels]), arrived, transpose_a=True)
+    spread = tf.matmul(arrived, tf.reshape(kernel, [9 * channels, filters]), transpose_b=True)
+    spread = tf.reshape(spread, [-1, 9, channels]) * weights
+    for_x = tf.math.unsorted_segment_sum(spread, pixels, shape[0] * shape[1] * shape[2])
+    return tf.reshape(for_x, shape), tf.reshape(for_kernel, tf.shape(kernel))
 
 
 # ---------------------------------------------------------------------------------------- non-maximum suppression

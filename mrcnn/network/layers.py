@@ -43,6 +43,15 @@ class BatchNorm(keras.layers.BatchNormalization):
         )
 
 
+class SparselyLearned(keras.layers.Conv2D):
+    """`Conv2D` of 3 x 3 for outputs of which few places are learned from at a time; the numbers are the same."""
+
+    def convolution_op(self, inputs, kernel):
+        if self.kernel_size != (3, 3) or self.strides != (1, 1) or self.padding != "same":
+            return super().convolution_op(inputs, kernel)
+        return kernels.convolve_where_needed(inputs, kernel, super().convolution_op)
+
+
 class _PerROI:
     """Folds [batch, N, h, w, c] into [batch * N, h, w, c] for a 2-D layer and unfolds the result."""
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from mrcnn.network.layers import EXACT
+from mrcnn.network.layers import EXACT, SparselyLearned
 
 
 def rpn_graph(feature_map, anchors_per_location, anchor_stride, channels=512):
@@ -23,7 +23,7 @@ def rpn_graph(feature_map, anchors_per_location, anchor_stride, channels=512):
         [batch, anchors, (dy, dx, log(dh), log(dw))] in units of the deltas' standard deviation; anchors run over rows,
         columns and shapes.
     """
-    shared = layers.Conv2D(
+    shared = SparselyLearned(
         channels, (3, 3), padding="same", activation="relu", strides=anchor_stride, name="rpn_conv_shared"
     )(feature_map)
     scores = layers.Conv2D(2 * anchors_per_location, (1, 1), name="rpn_class_raw", dtype=EXACT)(shared)
