@@ -16,7 +16,7 @@ from mrcnn.network.layers import precision
 from mrcnn.network.losses import LOSS_NAMES
 from mrcnn.network.proposals import ProposalLayer
 from mrcnn.network.rpn import Anchors, build_rpn_model
-from mrcnn.network.sampling import DetectionTargetLayer
+from mrcnn.network.sampling import DetectionTargetLayer, Positives, ZerosBelow
 from mrcnn.network.tensors import norm_boxes, parse_image_meta
 
 STATISTICS_AND_AFFINE = ("gamma", "beta")  # weight decay leaves batch norm alone
@@ -254,7 +254,7 @@ def build_training_model(config):
     Returns:
         `TrainingModel` with the seven inputs that the loader makes (eight with `USE_RPN_ROIS = False`) and outputs
         rpn_class_logits, rpn_class, rpn_bbox, mrcnn_class_logits, mrcnn_class, mrcnn_bbox, mrcnn_mask, rpn_rois,
-        output_rois and the five losses.
+        output_rois and the five losses. With `TRAIN_BN = False` the masks of ROIs that are no object are zeros.
     """
     inputs = _training_inputs(config)
     image, image_meta = inputs["input_image"], inputs["input_image_meta"]
@@ -276,17 +276,21 @@ def build_training_model(config):
         name="proposal_targets",
     )([candidates, gt_class_ids, gt_boxes, gt_masks])
     mrcnn_class_logits, mrcnn_class, mrcnn_bbox = _box_head(config, rois, pyramid, image_meta)
-    mrcnn_mask = _mask_head(config, rois, pyramid, image_meta)
+    # ROIs that are no object take no part in the loss; but where batches have statistics, these are those of all ROIs
+    quota = None if config.TRAIN_BN in (None, True) else int(config.TRAIN_ROIS_PER_IMAGE * config.ROI_POSITIVE_RATIO)
+    mask_rois, mask_ids, masks = Positives(quota)([rois, class_ids, masks])
+    mrcnn_mask = _mask_head(config, mask_rois, pyramid, image_meta)
     output_rois = layers.Identity(name="output_rois")(rois)
     loss_inputs = {
         "rpn_class_loss": [inputs["input_rpn_match"], rpn_class_logits],
         "rpn_bbox_loss": [inputs["input_rpn_bbox"], inputs["input_rpn_match"], rpn_bbox],
         "mrcnn_class_loss": [class_ids, mrcnn_class_logits, ActiveClasses()(image_meta)],
         "mrcnn_bbox_loss": [deltas, class_ids, mrcnn_bbox],
-        "mrcnn_mask_loss": [masks, class_ids, mrcnn_mask],
+        "mrcnn_mask_loss": [masks, mask_ids, mrcnn_mask],
     }
     loss_values = [losses.Loss(getattr(losses, name), name=name)(loss_inputs[name]) for name in LOSS_NAMES]
-    outputs = [rpn_class_logits, rpn_class, rpn_bbox, mrcnn_class_logits, mrcnn_class, mrcnn_bbox, mrcnn_mask]
+    all_masks = ZerosBelow(config.TRAIN_ROIS_PER_IMAGE)(mrcnn_mask)
+    outputs = [rpn_class_logits, rpn_class, rpn_bbox, mrcnn_class_logits, mrcnn_class, mrcnn_bbox, all_masks]
     model = TrainingModel(list(inputs.values()), [*outputs, rpn_rois, output_rois, *loss_values], name="mask_rcnn")
     model.set_losses(config.LOSS_WEIGHTS, config.WEIGHT_DECAY)
     return model

@@ -445,11 +445,13 @@ def _pyramid_tensorflow(feature_maps, boxes, levels, batch_ids, crop_shape):
 def _crop_gradient(upstream, map_shape, boxes, image, crop_shape):
     """The transpose of `crop_and_resize`: spreads [R, h, w, C] over the pixels of [batch, H, W, C]."""
     height, width, channels = map_shape[1], map_shape[2], upstream.shape[-1]
-    top, bottom, dy, in_y = _grid(boxes[:, 0], boxes[:, 2], height, crop_shape[0])
-    left, right, dx, in_x = _grid(boxes[:, 1], boxes[:, 3], width, crop_shape[1])
-    inside = tf.cast(tf.logical_and(in_y[:, :, None], in_x[:, None, :]), "float32")[..., None]
+    top, bottom, dy, _ = _grid(boxes[:, 0], boxes[:, 2], height, crop_shape[0])
+    left, right, dx, _ = _grid(boxes[:, 1], boxes[:, 3], width, crop_shape[1])
     dx, dy = dx[:, None, :, None], dy[:, :, None, None]
-    upstream = upstream * inside
+    # Which samples lie outside is a matter of one ulp at the border, and TensorFlow may reorder the arithmetic of
+    # `_grid`: the kernel itself tells what it has decided.
+    inside = tf.image.crop_and_resize(tf.ones([1, height, width, 1]), boxes, tf.zeros_like(image), crop_shape)
+    upstream = upstream * tf.round(inside)
     pixels, values = [], []
     for y, weight_y in ((top, 1 - dy), (bottom, dy)):
         for x, weight_x in ((left, 1 - dx), (right, dx)):

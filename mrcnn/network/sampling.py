@@ -151,3 +151,49 @@ class DetectionTargetLayer(keras.layers.Layer):
 
     def compute_mask(self, inputs, mask=None):
         return [None, None, None, None]
+
+
+class Positives(keras.layers.Layer):
+    """The first rows of what `detection_targets` returns, in which all positive ROIs are.
+
+    Args:
+        quota: number of rows that positives may fill; None keeps all rows.
+
+    Args (call): [rois, class_ids, masks], each [batch, N, ...]; the result has the same with fewer rows: `quota`, or
+        where shapes may vary as many as the image with most positives has, 1 at least.
+    """
+
+    def __init__(self, quota, **kwargs):
+        super().__init__(**kwargs)
+        self.quota = None if quota is None else max(quota, 1)
+
+    def call(self, inputs):
+        if self.quota is None:
+            return inputs
+        count = self.quota
+        if not kernels.FIXED_SHAPES:
+            positives = ops.sum(ops.cast(inputs[1] > 0, "int32"), axis=1)
+            count = ops.clip(ops.max(positives), 1, self.quota)
+        return [x[:, :count] for x in inputs]
+
+    def compute_output_spec(self, inputs):
+        if self.quota is None:
+            return [keras.KerasTensor(x.shape, x.dtype) for x in inputs]
+        rows = self.quota if kernels.FIXED_SHAPES else None
+        return [keras.KerasTensor((x.shape[0], rows, *x.shape[2:]), x.dtype) for x in inputs]
+
+
+class ZerosBelow(keras.layers.Layer):
+    """Adds rows of zeros: [batch, fewer, ...] -> [batch, count, ...]."""
+
+    def __init__(self, count, **kwargs):
+        super().__init__(**kwargs)
+        self.count = count
+
+    def call(self, x):
+        rows = ops.shape(x)[1]
+        padded = ops.pad(x, [(0, 0), (0, self.count - rows)] + [(0, 0)] * (len(x.shape) - 2))
+        return ops.reshape(padded, (-1, self.count, *x.shape[2:]))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.count, *input_shape[2:])
