@@ -8,7 +8,7 @@ import mrcnn.engine.requirements  # noqa: F401 - before the imports that need a 
 from mrcnn import utils
 from mrcnn.config import Config
 from mrcnn.data import targets as _targets
-from mrcnn.data.loader import DataGenerator, compute_backbone_shapes, data_generator, load_image_gt
+from mrcnn.data.loader import DataGenerator, compute_backbone_shapes, data_generator, grid_or_array, load_image_gt
 from mrcnn.engine.inspect import log
 from mrcnn.engine.mask_rcnn import MaskRCNN
 from mrcnn.geometry import images as _images
@@ -193,8 +193,9 @@ def build_rpn_targets(image_shape, anchors, gt_class_ids, gt_boxes, config):
         rpn_bbox: [RPN_TRAIN_ANCHORS_PER_IMAGE, (dy, dx, log(dh), log(dw))] float64, for the positive anchors in order.
     """
     return _targets.build_rpn_targets(
-        image_shape, anchors, gt_class_ids, gt_boxes, config.RPN_TRAIN_ANCHORS_PER_IMAGE, config.RPN_BBOX_STD_DEV
-    )
+        image_shape, grid_or_array(anchors, config), gt_class_ids, gt_boxes, config.RPN_TRAIN_ANCHORS_PER_IMAGE,
+        config.RPN_BBOX_STD_DEV,
+    )  # fmt: skip
 
 
 def build_detection_targets(rpn_rois, gt_class_ids, gt_boxes, gt_masks, config):

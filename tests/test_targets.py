@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from mrcnn.config import Config
 from mrcnn.data import targets
-from mrcnn.geometry.anchors import backbone_shapes, generate_pyramid_anchors
-from mrcnn.geometry.boxes import apply_box_deltas, compute_overlaps
+from mrcnn.geometry.anchors import AnchorGrid, backbone_shapes, generate_pyramid_anchors
+from mrcnn.geometry.boxes import apply_box_deltas, box_refinement, compute_iou, compute_overlaps
 
 STD_DEV = np.array([0.1, 0.1, 0.2, 0.2])
 SHAPE = (64, 96, 3)
@@ -122,6 +122,115 @@ def test_a_box_that_no_anchor_touches_forces_none():
 def test_zero_rows_are_no_objects():
     match, _ = rpn_targets([1, 0], np.array([[8, 8, 24, 24], [0, 0, 0, 0]]))
     np.testing.assert_array_equal(match, rpn_targets([1], np.array([[8, 8, 24, 24]]))[0])
+
+
+# ------------------------------------------------------------------ only the anchors near objects
+def full_comparison(anchors, class_ids, gt_boxes, per_image, rng):
+    """The original's way: every anchor with every box, all of it in memory."""
+    objects, crowds = gt_boxes[class_ids > 0], gt_boxes[class_ids < 0]
+    areas = (anchors[:, 2] - anchors[:, 0]) * (anchors[:, 3] - anchors[:, 1])
+
+    def table(boxes):
+        columns = [compute_iou(box, anchors, (box[2] - box[0]) * (box[3] - box[1]), areas) for box in boxes]
+        return np.array([np.zeros(len(anchors)), *columns]).T
+
+    iou = table(objects)
+    match = np.zeros(len(anchors), np.int32)
+    match[(iou.max(axis=1) < 0.3) & (table(crowds).max(axis=1) < 0.001)] = -1
+    match[((iou == iou.max(axis=0)) & (iou > 0)).any(axis=1) | (iou >= 0.7).any(axis=1)] = 1
+    for value, limit in ((1, per_image // 2), (-1, None)):
+        found = np.flatnonzero(match == value)
+        surplus = len(found) - (per_image - np.count_nonzero(match == 1) if limit is None else limit)
+        if surplus > 0:
+            match[rng.choice(found, surplus, replace=False)] = 0
+    positive = np.flatnonzero(match == 1)
+    deltas = np.zeros((per_image, 4))
+    if len(positive):
+        best = np.maximum(iou[positive, 1:].argmax(axis=1), 0)
+        deltas[: len(positive)] = box_refinement(anchors[positive], objects[best]) / STD_DEV
+    return match, deltas
+
+
+@st.composite
+def grids(draw):
+    """An `AnchorGrid` of a few levels, and the shape of its image."""
+    strides = draw(st.sampled_from([(4,), (4, 8), (8, 16, 32), (4, 8, 16, 32, 64)]))
+    scale = draw(st.sampled_from([2, 4, 8, 13.7]))
+    scales = [scale * stride for stride in strides]
+    if draw(st.booleans()):
+        scales = [(side, 1.26 * side) for side in scales]
+    shape = draw(st.tuples(st.integers(1, 150), st.integers(1, 150)))
+    ratios = draw(st.sampled_from([[1], [0.5, 1, 2], [0.31, 1, 1, 4.7]]))
+    grid = AnchorGrid(scales, ratios, backbone_shapes(shape, strides), strides, draw(st.sampled_from([1, 2])))
+    return grid, shape
+
+
+@st.composite
+def objects_around(draw, shape):
+    """Boxes within, across and outside of an image, some without area, some twice, some where an anchor is."""
+    sides = st.one_of(st.integers(1, 8), st.integers(0, 400))
+    corners = st.integers(-60, 200)
+    rows = draw(st.lists(st.tuples(corners, corners, sides, sides), max_size=8))
+    rows += draw(st.lists(st.sampled_from([(0, 0, 32, 32), (-16, -16, 32, 32), (0, 0, *shape)]), max_size=2))
+    found = np.array(rows + rows[:draw(st.integers(0, 2))], draw(st.sampled_from(["i4", "i8", "f4", "f8"])))
+    found = found.reshape(-1, 4)
+    found[:, 2:] += found[:, :2]
+    ids = draw(st.lists(st.sampled_from([1, 1, 2, -1, 0]), min_size=len(found), max_size=len(found)))
+    return np.array(ids, np.int32), found
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.integers(2, 300), st.integers(0, 2**31))
+def test_a_look_near_the_objects_is_enough(data, per_image, seed):
+    grid, shape = data.draw(grids())
+    class_ids, gt_boxes = data.draw(objects_around(shape))
+    with np.errstate(all="ignore"):
+        area = gt_boxes[:, 2:] > gt_boxes[:, :2]
+    class_ids = np.where(area.all(axis=1), class_ids, 0)  # deltas of a box without area are refused anyway
+    rngs = [np.random.default_rng(seed) for _ in range(3)]
+    want = full_comparison(grid.anchors, class_ids, gt_boxes, per_image, rngs[0])
+    for anchors, rng in zip((grid, grid.anchors), rngs[1:]):
+        got = targets.build_rpn_targets(shape, anchors, class_ids, gt_boxes, per_image, STD_DEV, rng)
+        for g, w in zip(got, want):
+            np.testing.assert_array_equal(g, w)
+            assert g.dtype == w.dtype
+    assert rngs[0].random() == rngs[1].random() == rngs[2].random()  # they were asked for the same
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.floats(0.001, 0.9))
+def test_pairs_of_a_grid_are_those_of_the_full_table(data, least):
+    grid, shape = data.draw(grids())
+    _, gt_boxes = data.draw(objects_around(shape))
+    grid._PAIRS = data.draw(st.sampled_from([1, 100, 2**18]))
+    table = np.zeros((len(gt_boxes), len(grid.anchors)))
+    box_ids, anchor_ids, iou = grid.pairs(gt_boxes, least)
+    table[box_ids, anchor_ids] = iou
+    want = compute_overlaps(gt_boxes, grid.anchors) if len(gt_boxes) else table
+    np.testing.assert_array_equal(table, np.where(want >= least, want, 0))
+
+    best = np.zeros(table.shape, bool)
+    best[grid.best_pairs(gt_boxes)[:2]] = True
+    np.testing.assert_array_equal(best, (want == want.max(axis=1, keepdims=True)) & (want > 0))
+
+
+@pytest.mark.parametrize("box", [[0, 0, 60000, 60000], [0, 0, np.nan, 20], [0, 0, np.inf, 20]])
+def test_boxes_out_of_all_bounds_are_compared_with_all_anchors(box):
+    grid = AnchorGrid((8, 16, 32), [0.5, 1, 2], backbone_shapes(SHAPE, (4, 8, 16)), (4, 8, 16), 1)
+    assert not grid.takes(np.array([box], float))
+    assert not grid.takes(np.array([[0, 0, 20, 20]], np.int16))  # its areas overflow
+    match, _ = targets.build_rpn_targets(SHAPE, grid, [-1], np.array([box], float), 64, STD_DEV)
+    assert match.shape == (len(ANCHORS),)
+
+
+def test_negatives_are_drawn_from_numpys_global_generator_as_ever():
+    grid = AnchorGrid((8, 16, 32), [0.5, 1, 2], backbone_shapes(SHAPE, (4, 8, 16)), (4, 8, 16), 1)
+    class_ids, gt_boxes = np.array([1, 2]), np.array([[8, 8, 24, 30], [30, 30, 60, 90]])
+    want = full_comparison(ANCHORS, class_ids, gt_boxes, 20, np.random.RandomState(5))
+    np.random.seed(5)
+    got = targets.build_rpn_targets(SHAPE, grid, class_ids, gt_boxes, 20, STD_DEV)
+    np.testing.assert_array_equal(got[0], want[0])
+    np.testing.assert_array_equal(got[1], want[1])
 
 
 # ------------------------------------------------------------------ random regions

@@ -1,5 +1,6 @@
 """From a data set to batches, by the settings of a config: the only place of this room that sees one."""
 
+import functools
 import itertools
 import random
 import warnings
@@ -37,6 +38,32 @@ def config_anchors(config, image_shape):
         config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, compute_backbone_shapes(config, image_shape),
         config.BACKBONE_STRIDES, config.RPN_ANCHOR_STRIDE,
     )  # fmt: skip
+
+
+def config_grid(config, image_shape):
+    """The `AnchorGrid` of the config's settings for an image of this shape; the latest ones are kept."""
+    scales = tuple(tuple(np.ravel(scale).tolist()) for scale in config.RPN_ANCHOR_SCALES)
+    shapes = tuple(map(tuple, np.asarray(compute_backbone_shapes(config, image_shape)).tolist()))
+    return _grid(scales, tuple(config.RPN_ANCHOR_RATIOS), shapes, tuple(config.BACKBONE_STRIDES),
+                 config.RPN_ANCHOR_STRIDE)  # fmt: skip
+
+
+_grid = functools.lru_cache(maxsize=4)(pyramid.AnchorGrid)
+
+
+def grid_or_array(anchors, config):
+    """The `AnchorGrid` of the config if these are its anchors, else the anchors: targets for a grid come much faster.
+
+    Args:
+        anchors: [anchors, (y1, x1, y2, x2)] number, pixels.
+        config: Config.
+    """
+    anchors = np.asarray(anchors)
+    try:
+        grid = config_grid(config, config.IMAGE_SHAPE)
+    except (TypeError, ValueError):  # settings for anchors that fit no model, which nobody else complains about here
+        return anchors
+    return grid if anchors.dtype == np.float64 and np.array_equal(anchors, grid.anchors) else anchors
 
 
 def check_dataset(dataset, config, role="the data set"):
@@ -159,7 +186,8 @@ class _ArrayMaker:
         sources = no_augmentation_sources or ()
         self.plain_sources = {sources} if isinstance(sources, str) else set(sources)
         self.backbone_shapes = compute_backbone_shapes(config, config.IMAGE_SHAPE)
-        self.anchors = config_anchors(config, config.IMAGE_SHAPE)
+        self.grid = config_grid(config, config.IMAGE_SHAPE)
+        self.anchors = self.grid.anchors
 
     def items(self, seed=None):
         """All images, drawn by this seed, else by the config's or by one from numpy's global generator."""
@@ -188,7 +216,7 @@ class _ArrayMaker:
     def _arrays(self, image, meta, class_ids, bbox, mask, rng):
         config = self.config
         rpn_match, rpn_bbox = build_rpn_targets(
-            image.shape, self.anchors, class_ids, bbox, config.RPN_TRAIN_ANCHORS_PER_IMAGE, config.RPN_BBOX_STD_DEV, rng
+            image.shape, self.grid, class_ids, bbox, config.RPN_TRAIN_ANCHORS_PER_IMAGE, config.RPN_BBOX_STD_DEV, rng
         )
         further, outputs = self._regions(image.shape, class_ids, bbox, mask, rng)
         limit = config.MAX_GT_INSTANCES

@@ -5,6 +5,7 @@ Where a function takes `rng`, it is a `numpy.random.Generator`; without one nump
 
 import numpy as np
 
+from mrcnn.geometry.anchors import AnchorGrid
 from mrcnn.geometry.boxes import box_refinement, compute_iou, compute_overlaps
 from mrcnn.geometry.images import resize
 from mrcnn.geometry.masks import expand_mask
@@ -24,7 +25,7 @@ def build_rpn_targets(image_shape, anchors, gt_class_ids, gt_boxes, anchors_per_
 
     Args:
         image_shape: [H, W, channels]; not used.
-        anchors: [anchors, (y1, x1, y2, x2)] number, pixels.
+        anchors: [anchors, (y1, x1, y2, x2)] number, pixels; or an `AnchorGrid`, which gives the same much faster.
         gt_class_ids: [N] int, negative for crowds. There may be no objects at all.
         gt_boxes: [N, (y1, x1, y2, x2)] int, pixels.
         anchors_per_image: int, how many anchors are trained on; at most half of them are positive.
@@ -37,47 +38,67 @@ def build_rpn_targets(image_shape, anchors, gt_class_ids, gt_boxes, anchors_per_
             anchors in their order; rows of zeros fill the end.
     """
     rng = rng or np.random
-    anchors, gt_class_ids, gt_boxes = np.asarray(anchors), np.asarray(gt_class_ids), np.asarray(gt_boxes)
-    objects = gt_boxes[gt_class_ids > 0]
-    best_object, best_iou, forced = _match_anchors(anchors, objects)
-    _, crowd_iou, _ = _match_anchors(anchors, gt_boxes[gt_class_ids < 0])
+    gt_class_ids, gt_boxes = np.asarray(gt_class_ids), np.asarray(gt_boxes).reshape(-1, 4)
+    objects, crowds = gt_boxes[gt_class_ids > 0], gt_boxes[gt_class_ids < 0]
+    grid = anchors if isinstance(anchors, AnchorGrid) else None
+    anchors = np.asarray(anchors) if grid is None else grid.anchors
+    if grid is not None and grid.takes(gt_boxes):
+        touched, positive = _match_near(grid, objects, crowds)
+    else:
+        touched, positive = _match_all(anchors, objects, crowds)
 
-    rpn_match = np.zeros(len(anchors), np.int32)
-    rpn_match[(best_iou < RPN_NEGATIVE_IOU) & (crowd_iou < CROWD_IOU)] = -1
-    rpn_match[forced | (best_iou >= RPN_POSITIVE_IOU)] = 1
+    rpn_match = np.where(touched, np.int32(0), np.int32(-1))
+    rpn_match[positive] = 1
     _thin_out(rpn_match, 1, anchors_per_image // 2, rng)
     _thin_out(rpn_match, -1, anchors_per_image - np.count_nonzero(rpn_match == 1), rng)
 
     rpn_bbox = np.zeros((anchors_per_image, 4))
     positive = np.flatnonzero(rpn_match == 1)
-    # An anchor that is forced to stand for one object learns to move to the object that it covers best, as ever.
-    deltas = box_refinement(anchors[positive], objects[best_object[positive]])
-    rpn_bbox[: len(positive)] = deltas / np.asarray(std_dev)
+    if len(positive):
+        # An anchor that is forced to stand for one object learns to move to the object that it covers best, as ever.
+        best_object = compute_overlaps(anchors[positive], objects).argmax(axis=1)
+        rpn_bbox[: len(positive)] = box_refinement(anchors[positive], objects[best_object]) / np.asarray(std_dev)
     return rpn_match, rpn_bbox
 
 
-def _match_anchors(anchors, boxes):
-    """For each anchor: its best box, their IoU, and whether no anchor covers one of the boxes better.
+def _match_near(grid, objects, crowds):
+    """[anchors] bool twice: which are not background, and which stand for an object. Both follow from few pairs.
 
-    One pass per box: the table of all anchors times all boxes would take hundreds of megabytes.
+    Besides those that cover an object well, the anchors that cover it as no other anchor does stand for it.
     """
-    best_box, best_iou = np.zeros(len(anchors), np.intp), np.zeros(len(anchors))
-    forced = np.zeros(len(anchors), bool)
+    touched, positive = np.zeros((2, len(grid.anchors)), bool)
+    touched[grid.pairs(crowds, CROWD_IOU)[1]] = True
+    box_ids, anchor_ids, iou = grid.pairs(objects, RPN_NEGATIVE_IOU)
+    touched[anchor_ids] = True
+    best = np.zeros(len(objects))
+    np.maximum.at(best, box_ids, iou)
+    positive[anchor_ids[(iou >= RPN_POSITIVE_IOU) | (iou == best[box_ids])]] = True
+    positive[grid.best_pairs(objects[best == 0])[1]] = True  # less than the limit is the best for these
+    return touched, positive
+
+
+def _match_all(anchors, objects, crowds):
+    """As `_match_near`, for anchors in any order: one pass over all of them per box."""
     areas = (anchors[:, 2] - anchors[:, 0]) * (anchors[:, 3] - anchors[:, 1])
-    for i, box in enumerate(boxes):
-        iou = compute_iou(box, anchors, (box[2] - box[0]) * (box[3] - box[1]), areas)
-        best_box[iou > best_iou] = i
-        best_iou = np.maximum(best_iou, iou)
-        # A box that no anchor touches at all would otherwise tie for all anchors of the image.
-        forced |= (iou == iou.max(initial=0)) & (iou > 0)
-    return best_box, best_iou, forced
+    touched, positive = np.zeros((2, len(anchors)), bool)
+    for boxes, least in ((objects, RPN_NEGATIVE_IOU), (crowds, CROWD_IOU)):
+        for box in boxes:
+            iou = compute_iou(box, anchors, (box[2] - box[0]) * (box[3] - box[1]), areas)
+            touched |= iou >= least
+            if boxes is objects:
+                # A box that no anchor touches at all would otherwise tie for all anchors of the image.
+                positive |= (iou >= RPN_POSITIVE_IOU) | ((iou == iou.max(initial=0)) & (iou > 0))
+    return touched, positive
 
 
 def _thin_out(rpn_match, value, limit, rng):
     """Sets random anchors of this value to neutral until at most `limit` are left."""
     found = np.flatnonzero(rpn_match == value)
     if len(found) > limit:
-        rpn_match[rng.choice(found, len(found) - limit, replace=False)] = 0
+        kept = np.ones(len(found), bool)
+        kept[rng.choice(len(found), len(found) - limit, replace=False)] = False  # draws as from `found` itself
+        rpn_match[found] = 0
+        rpn_match[found[kept]] = value
 
 
 def build_detection_targets(
