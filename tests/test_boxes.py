@@ -52,6 +52,23 @@ def test_overlaps_count_pixels(a, b):
             assert boxes.compute_overlaps(a, b)[i, j] == pytest.approx((p & q).sum() / (p | q).sum())
 
 
+BOX_TYPES = st.sampled_from([np.int32, np.int64, np.float32, np.float64])
+
+
+@given(st.integers(0, 30), st.integers(0, 30), BOX_TYPES, BOX_TYPES, st.integers(0, 2**32), st.integers(1, 64))
+def test_a_table_is_made_of_the_same_numbers_as_its_columns(n, m, dtype1, dtype2, seed, pairs):
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(-5, 30, (n, 4)).astype(dtype1), rng.integers(-5, 30, (m, 4)).astype(dtype2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(boxes, "_PAIRS", pairs)
+        table = boxes.compute_overlaps(a, b)
+    areas = (a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1])
+    for i, box in enumerate(b):
+        area = (box[2] - box[0]) * (box[3] - box[1])
+        np.testing.assert_array_equal(table[:, i], boxes.compute_iou(box, a, area, areas))
+    assert table.shape == (n, m) and table.dtype == np.float64 and table.flags.c_contiguous
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_boxes_without_area_overlap_nothing(dtype):
     flat = np.array([[3, 3, 3, 9], [0, 0, 0, 0]], dtype)

@@ -230,3 +230,54 @@ def test_meta_comes_back(image_id, active, scale):
         "window": [128, 0, 896, 1024], "active_class_ids": active,
     }
     assert parsed["scale"][0] == pytest.approx(scale, rel=1e-6)
+
+
+# ------------------------------------------------------------------ shorter ways to the same numbers
+SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))
+
+
+@given(st.data(), SIZES, SIZES, st.integers(1, 4))
+def test_bytes_are_resized_as_scikit_image_does(data, size, new_size, channels):
+    """To the last bit, because fractions are cut off: 99.99999 and 100 differ."""
+    low = data.draw(st.integers(0, 255))
+    drawn = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    image = drawn.integers(low, data.draw(st.integers(low, 255)), (*size, channels), np.uint8, endpoint=True)
+    if data.draw(st.booleans()):
+        image = image[::-1, ::-1]  # not in one piece
+    want = images.resize(image, new_size, preserve_range=True).astype(np.uint8)
+    np.testing.assert_array_equal(images._resize_bytes(image, new_size), want)
+
+
+@pytest.mark.parametrize("size", [(683, 1024), (500, 375), (201, 333)])
+@pytest.mark.parametrize("new_size", [(128, 192), (800, 600), (683, 1024)])
+def test_photos_are_resized_as_scikit_image_does(size, new_size):
+    y, x = np.mgrid[: size[0], : size[1]]
+    image = np.stack([y % 256, x % 256, (y * x // 7) % 200 + 56], axis=-1).astype(np.uint8)
+    want = images.resize(image, new_size, preserve_range=True).astype(np.uint8)
+    np.testing.assert_array_equal(images._resize_bytes(image, new_size), want)
+
+
+@given(
+    hnp.arrays(st.sampled_from([np.uint8, np.float32]), st.tuples(st.integers(1, 30), st.integers(1, 9), st.just(3)),
+               elements=st.integers(0, 255)),
+    st.sampled_from([MEAN_PIXEL, MEAN_PIXEL.astype(np.float32), np.array([1, 2, 3])]),
+)  # fmt: skip
+def test_molding_to_float32_rounds_once(image, mean_pixel):
+    made = images.mold_image_float32(image, mean_pixel)
+    assert made.dtype == np.float32
+    np.testing.assert_array_equal(made, images.mold_image(image, mean_pixel).astype(np.float32))
+
+
+def test_molding_to_float32_checks_the_channels():
+    with pytest.raises(ValueError, match="3 channels"):
+        images.mold_image_float32(np.zeros((4, 4, 1), np.uint8), MEAN_PIXEL)
+
+
+@given(PIXELS, st.sampled_from(["square", "pad64", "crop", "none"]), st.integers(0, 2**31))
+def test_scaling_and_placing_are_resizing(image, mode, seed):
+    settings = {"min_dim": 64, "max_dim": 128, "mode": mode}
+    whole = images.resize_image(image, min_scale=1.3, rng=random.Random(seed), **settings)
+    scaled, scale = images.scale_image(image, min_scale=1.3, **settings)
+    placed, window, padding, crop = images.place_image(scaled, rng=random.Random(seed), **settings)
+    np.testing.assert_array_equal(placed, whole[0])
+    assert (window, scale, padding, crop) == whole[1:]

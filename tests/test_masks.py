@@ -39,6 +39,18 @@ def test_boxes_fit_their_masks(stack):
             assert [y1, x1, y2, x2] == [0, 0, 0, 0]
 
 
+@given(STACKS, st.sampled_from(["rows", "planes", "strided", "uint8", "float"]))
+def test_boxes_do_not_depend_on_how_masks_lie_in_memory(stack, layout):
+    boxes = masks.extract_bboxes(stack)
+    np.testing.assert_array_equal(masks.extract_bboxes({
+        "rows": np.ascontiguousarray(stack),
+        "planes": np.ascontiguousarray(np.moveaxis(stack, -1, 0)).transpose(1, 2, 0),
+        "strided": np.repeat(np.repeat(stack, 2, axis=1), 2, axis=2)[:, ::2, ::2],
+        "uint8": stack.astype(np.uint8) * 7,
+        "float": stack * 0.3,
+    }[layout]), boxes)  # fmt: skip
+
+
 def test_no_pixels_and_no_masks_have_no_boxes():
     assert masks.extract_bboxes(np.zeros((0, 0, 0), bool)).shape == (0, 4)
     assert masks.extract_bboxes(np.zeros((0, 5, 2), bool)).tolist() == [[0] * 4] * 2
@@ -54,6 +66,17 @@ def test_overlaps_count_pixels(stack):
     for i, j in np.ndindex(overlaps.shape):
         a, b = stack[..., i], stack[..., j]
         assert overlaps[i, j] == pytest.approx((a & b).sum() / max((a | b).sum(), 1), rel=1e-6)
+
+
+@given(STACKS, st.data())
+def test_overlaps_are_those_of_all_pixels(stack, data):
+    other = data.draw(hnp.arrays(np.float32, (*stack.shape[:2], 3), elements=st.sampled_from([0, 0.5, 0.75, 1])))
+    flat1, flat2 = (np.reshape(s > 0.5, (-1, s.shape[2])).astype(np.float32) for s in (stack, other))
+    both = flat1.T @ flat2
+    want = both / np.maximum(flat1.sum(axis=0)[:, None] + flat2.sum(axis=0) - both, 1)
+    got = masks.compute_overlaps_masks(stack, other)
+    np.testing.assert_array_equal(got, want)
+    assert got.dtype == np.float32
 
 
 def test_numbers_above_a_half_are_inside():
@@ -173,3 +196,12 @@ def test_masks_as_large_as_their_boxes():
     plane, box = np.linspace(0, 1, 28 * 28).reshape(28, 28).astype(np.float32), (10, 20, 50, 80)
     full = masks.unmold_mask(plane, box, (60, 90))
     np.testing.assert_array_equal(masks.resize_to_box(plane, box), full[10:50, 20:80])
+
+
+@given(hnp.arrays(bool, st.tuples(st.integers(1, 70), st.integers(1, 70))), st.integers(1, 60), st.integers(1, 60))
+def test_mini_masks_are_rounded_as_ever(part, height, width):
+    want = np.around(images.resize(part, (height, width))).astype(bool)
+    np.testing.assert_array_equal(masks.shrink_part(part, (height, width)), want)
+    full = np.ones_like(part)
+    want = np.around(images.resize(full, (height, width))).astype(bool)
+    np.testing.assert_array_equal(masks.shrink_part(full, (height, width)), want)

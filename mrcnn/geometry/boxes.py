@@ -7,6 +7,8 @@ import numpy as np
 
 # A box grows by at most 1000 / 16 per refinement: far more than trained networks ask for, and exp() cannot overflow.
 MAX_LOG_RATIO = np.log(1000 / 16)
+# Pairs of boxes that are compared at a time: as many as stay in a processor's cache.
+_PAIRS = 2**16
 
 
 def compute_iou(box, boxes, box_area, boxes_area):
@@ -44,14 +46,32 @@ def compute_overlaps(boxes1, boxes2):
         ValueError: an argument is not [N, 4].
     """
     boxes1, boxes2 = _check(boxes1, "boxes1"), _check(boxes2, "boxes2")
-    # One pass per box of the shorter list: a table of all anchors times all objects several times over would not fit.
     if len(boxes1) < len(boxes2):
         return np.ascontiguousarray(compute_overlaps(boxes2, boxes1).T)
-    area1, area2 = _area(boxes1), _area(boxes2)
     overlaps = np.zeros((len(boxes1), len(boxes2)))
-    for i, box in enumerate(boxes2):
-        overlaps[:, i] = compute_iou(box, boxes1, area2[i], area1)
+    step = max(1, _PAIRS // max(len(boxes2), 1))
+    # Each coordinate in a row of its own: the shorter list is the slow axis.
+    edges1, edges2 = np.ascontiguousarray(boxes1.T), np.ascontiguousarray(boxes2.T)[:, :, None]
+    area1, area2 = _area(boxes1), _area(boxes2)[:, None]
+    for start in range(0, len(boxes1), step):
+        part = slice(start, start + step)
+        overlaps[part] = _iou_table(edges2, edges1[:, None, part], area2, area1[part]).T
     return overlaps
+
+
+def _iou_table(edges1, edges2, area1, area2):
+    """`compute_iou` for edges [4, N, 1] and [4, 1, M], written over as few arrays as possible: [N, M] float."""
+    intersection = np.minimum(edges1[2], edges2[2])
+    intersection -= np.maximum(edges1[0], edges2[0])
+    width = np.minimum(edges1[3], edges2[3])
+    width -= np.maximum(edges1[1], edges2[1])
+    np.maximum(intersection, 0, out=intersection)
+    intersection *= np.maximum(width, 0, out=width)
+    union = area1 + area2 - intersection
+    empty = ~(union > 0)
+    if empty.any():
+        union[empty] = 1
+    return intersection / union
 
 
 def non_max_suppression(boxes, scores, threshold):

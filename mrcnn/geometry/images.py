@@ -4,6 +4,7 @@ import random
 import warnings
 
 import numpy as np
+import scipy.ndimage
 import skimage.transform
 
 RESIZE_MODES = ("square", "pad64", "crop", "none")
@@ -130,25 +131,79 @@ def resize_image(image, min_dim=None, max_dim=None, min_scale=None, mode="square
     Raises:
         ValueError: unknown mode, a size that the mode needs is missing or impossible, or there are no pixels.
     """
+    image, scale = scale_image(image, min_dim, max_dim, min_scale, mode)
+    image, window, padding, crop = place_image(image, min_dim, max_dim, mode, rng)
+    return image, window, scale, padding, crop
+
+
+def scale_image(image, min_dim=None, max_dim=None, min_scale=None, mode="square"):
+    """The first step of `resize_image`, in which nothing is random: scales, without padding or cutting.
+
+    Args:
+        image, min_dim, max_dim, min_scale, mode: see `resize_image`.
+
+    Returns:
+        image: [height, width, channels], dtype of the argument; the argument itself where it has the size already.
+        scale: number, by which it was multiplied.
+
+    Raises:
+        ValueError: as `resize_image`.
+    """
     image = np.asarray(image)
     _check_resize(image, min_dim, max_dim, mode)
-    if mode == "none":
-        return image, (0, 0, *image.shape[:2]), 1, [(0, 0), (0, 0), (0, 0)], None
-
     scale = resize_scale(image.shape, min_dim, max_dim, min_scale, mode)
-    if scale != 1:
-        image = resize(image, scaled_size(*image.shape[:2], scale), preserve_range=True).astype(image.dtype)
+    if scale == 1:
+        return image, scale
+    size = scaled_size(*image.shape[:2], scale)
+    if image.dtype == np.uint8:
+        return _resize_bytes(image, size), scale
+    return resize(image, size, preserve_range=True).astype(image.dtype), scale
+
+
+def place_image(image, min_dim=None, max_dim=None, mode="square", rng=None):
+    """The second step of `resize_image`: pads the scaled image, or cuts a part out of it.
+
+    Args:
+        image: [H, W, channels] number, scaled.
+        min_dim, max_dim, mode, rng: see `resize_image`.
+
+    Returns:
+        image, window, padding, crop: see `resize_image`.
+    """
     h, w = image.shape[:2]
+    if mode == "none":
+        return image, (0, 0, h, w), [(0, 0), (0, 0), (0, 0)], None
     if mode == "crop":
         rng = rng or random
         y, x = rng.randint(0, h - min_dim), rng.randint(0, w - min_dim)
         image = image[y:y + min_dim, x:x + min_dim]
-        return image, (0, 0, min_dim, min_dim), scale, [(0, 0), (0, 0), (0, 0)], (y, x, min_dim, min_dim)
+        return image, (0, 0, min_dim, min_dim), [(0, 0), (0, 0), (0, 0)], (y, x, min_dim, min_dim)
 
     height, width = (max_dim, max_dim) if mode == "square" else (-(-h // 64) * 64, -(-w // 64) * 64)
     top, left = (height - h) // 2, (width - w) // 2
+    padded = np.zeros((height, width, *image.shape[2:]), image.dtype)
+    padded[top:top + h, left:left + w] = image
     padding = [(top, height - h - top), (left, width - w - left), (0, 0)]
-    return np.pad(image, padding), (top, left, top + h, left + w), scale, padding, None
+    return padded, (top, left, top + h, left + w), padding, None
+
+
+def _resize_bytes(image, size):
+    """What `resize` makes of [H, W, channels] uint8, fractions cut off; about twice as fast.
+
+    A channel at a time has half of the terms to add up. The limits of `clip` are whole numbers, so that they can wait
+    until the fractions are gone; only the lower one can matter, at the border, beyond which all is 0.
+    """
+    resized = np.empty((*size, image.shape[2]), np.uint8)
+    for channel in range(image.shape[2]):
+        resized[..., channel] = enlarge_or_shrink(image[..., channel], size)
+    return np.maximum(resized, image.min(), out=resized)
+
+
+def enlarge_or_shrink(plane, size):
+    """`resize` of one plane to (height, width) without its `clip`, to the last bit: [H, W] uint8 or bool -> float64."""
+    plane = plane.view(np.uint8) if plane.dtype == bool else plane
+    factors = [1 / factor for factor in np.divide(plane.shape, size)]
+    return scipy.ndimage.zoom(plane, factors, np.float64, order=1, mode="grid-constant", grid_mode=True)
 
 
 def scaled_size(height, width, scale):
@@ -209,6 +264,30 @@ def mold_image(image, mean_pixel):
     if image.shape[-1:] != mean_pixel.shape:
         raise ValueError(f"image has shape {image.shape}, but mean_pixel has {mean_pixel.size} channels: {mean_pixel}")
     return image.astype(np.float32) - mean_pixel
+
+
+def mold_image_float32(image, mean_pixel):
+    """`mold_image` in float32, to the last bit what `mold_image(...).astype(float32)` is, without what lies between.
+
+    Args:
+        image: [H, W, channels] number, 0..255.
+        mean_pixel: [channels] float.
+
+    Returns:
+        [H, W, channels] float32.
+
+    Raises:
+        ValueError: image and mean pixel differ in channels.
+    """
+    image, mean_pixel = np.asarray(image), np.asarray(mean_pixel)
+    if image.shape[-1:] != mean_pixel.shape:
+        return mold_image(image, mean_pixel)  # which refuses it
+    # Long runs, not three channels at a time, and as many rows as stay in a processor's cache.
+    rows, mean_row = image.reshape(len(image), -1), np.tile(mean_pixel, image.shape[1])
+    molded = np.empty(rows.shape, np.float32)
+    for start in range(0, len(rows), 8):
+        molded[start:start + 8] = rows[start:start + 8].astype(np.float32) - mean_row
+    return molded.reshape(image.shape)
 
 
 def unmold_image(image, mean_pixel):

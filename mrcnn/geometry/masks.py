@@ -2,7 +2,10 @@
 
 import numpy as np
 
-from mrcnn.geometry.images import resize, scaled_size
+from mrcnn.geometry.images import enlarge_or_shrink, resize, scaled_size
+
+# Rows of masks that are looked at in one go.
+_ROWS = 32
 
 
 def extract_bboxes(mask):
@@ -20,9 +23,29 @@ def extract_bboxes(mask):
     mask = _check(mask, "mask")
     boxes = np.zeros((mask.shape[2], 4), np.int32)
     if mask.size:
-        boxes[:, 0], boxes[:, 2] = _extent(mask.any(axis=1))
+        boxes[:, 0], boxes[:, 2] = _extent(_any_in_rows(mask))
         boxes[:, 1], boxes[:, 3] = _extent(mask.any(axis=0))
     return boxes
+
+
+def _any_in_rows(mask):
+    """[H, N] bool, whether a row of a mask has a pixel.
+
+    Where the masks are the fastest axis and few, `any` would go in steps of a few bytes. Halves laid over each other
+    until one column is left are long runs, and stay in the cache for a few rows at a time.
+    """
+    if abs(mask.strides[1]) == mask.itemsize:
+        return mask.any(axis=1)
+    found = np.empty((mask.shape[0], mask.shape[2]), bool)
+    for start in range(0, len(mask), _ROWS):
+        part = mask[start:start + _ROWS]
+        part = part if part.dtype == bool else part != 0
+        while (half := part.shape[1] // 2) > 0:
+            rest = part[:, 2 * half:]
+            part = part[:, :half] | part[:, half:2 * half]
+            part[:, :rest.shape[1]] |= rest
+        found[start:start + _ROWS] = part[:, 0]
+    return found
 
 
 def _extent(occupied):
@@ -52,16 +75,31 @@ def compute_overlaps_masks(masks1, masks2):
         raise ValueError(
             f"masks1 and masks2 must be of one height and width; received shapes {masks1.shape} and {masks2.shape}"
         )
-    flat1, flat2 = _inside(masks1), _inside(masks2)
-    intersection = flat1.T @ flat2
-    union = flat1.sum(axis=0)[:, None] + flat2.sum(axis=0)[None] - intersection
+    first, areas1 = _cut_out(masks1)
+    second, areas2 = (first, areas1) if masks2 is masks1 else _cut_out(masks2)
+    intersection = np.zeros((n, m), np.float32)
+    for i, (box, part) in enumerate(first):
+        for j in np.flatnonzero(_touching(box, np.array([box for box, _ in second]))):
+            other, part2 = second[j]
+            y1, x1, y2, x2 = *np.maximum(box[:2], other[:2]), *np.minimum(box[2:], other[2:])
+            common = (part[y1 - box[0]:y2 - box[0], x1 - box[1]:x2 - box[1]]
+                      & part2[y1 - other[0]:y2 - other[0], x1 - other[1]:x2 - other[1]])  # fmt: skip
+            intersection[i, j] = np.count_nonzero(common)
+    union = areas1[:, None] + areas2[None] - intersection
     return intersection / np.maximum(union, 1)
 
 
-def _inside(masks):
-    """[H * W, N] float32, 1 inside and 0 outside; one sum of products then counts the pixels in common."""
-    inside = masks if masks.dtype == bool else masks > 0.5
-    return inside.reshape(-1, masks.shape[2]).astype(np.float32)
+def _cut_out(masks):
+    """[(box, part of the mask within it)] and [N] float32, the pixels inside of each."""
+    masks = masks if masks.dtype == bool else masks > 0.5
+    boxes = extract_bboxes(masks)
+    parts = [np.ascontiguousarray(masks[y1:y2, x1:x2, i]) for i, (y1, x1, y2, x2) in enumerate(boxes)]
+    return list(zip(boxes, parts, strict=True)), np.array([np.count_nonzero(part) for part in parts], np.float32)
+
+
+def _touching(box, boxes):
+    """[N] bool, which boxes have a pixel in common with a box."""
+    return (np.maximum(box[:2], boxes[:, :2]) < np.minimum(box[2:], boxes[:, 2:])).all(axis=1)
 
 
 def resize_mask(mask, scale, padding, crop=None):
@@ -85,14 +123,14 @@ def resize_mask(mask, scale, padding, crop=None):
     if not scale > 0:
         raise ValueError(f"scale must be positive; received {scale!r}")
     height, width = scaled_size(*mask.shape[:2], scale)
-    mask = mask[_nearest(mask.shape[0], height)][:, _nearest(mask.shape[1], width)]
+    mask = mask[nearest_pixels(mask.shape[0], height)][:, nearest_pixels(mask.shape[1], width)]
     if crop is not None:
         y, x, h, w = crop
         return mask[y:y + h, x:x + w]
     return np.pad(mask, padding)
 
 
-def _nearest(size, new_size):
+def nearest_pixels(size, new_size):
     """For each of `new_size` pixels the index of the pixel to take: the ends of both lie on each other."""
     step = (size - 1) / (new_size - 1) if new_size > 1 else 1
     return np.minimum(np.floor(np.arange(new_size) * step + 0.5).astype(np.intp), max(size - 1, 0))
@@ -121,8 +159,15 @@ def minimize_mask(bbox, mask, mini_shape):
                 f"bbox[{i}] = {bbox[i].tolist()} has no pixels within the mask of {mask.shape[0]} x {mask.shape[1]}; "
                 "drop instances without a mask first"
             )
-        mini_mask[..., i] = np.around(resize(part, mini_shape)).astype(bool)
+        mini_mask[..., i] = shrink_part(part, mini_shape)
     return mini_mask
+
+
+def shrink_part(part, mini_shape):
+    """Resizes the part of a mask within its box, halves to the even number: [h, w] bool -> [height, width] bool."""
+    if part.all():
+        return np.ones(mini_shape, bool)  # as `clip` keeps the values at the border within those of the part
+    return enlarge_or_shrink(part, mini_shape) > 0.5
 
 
 def expand_mask(bbox, mini_mask, image_shape):
