@@ -47,6 +47,8 @@ class Config:
     DATA_WORKERS = 2
     # Batches that may wait, ready, in memory.
     DATA_QUEUE = 8
+    # Mebibytes of memory for images and masks that need not be read and scaled again in the next epoch; 0 keeps none.
+    DATA_CACHE = 512
 
     # ---- backbone and feature pyramid
     # "resnet50", "resnet101", or a callable f(input_image, stage5=True, train_bn=...) that returns the five feature
@@ -331,7 +333,7 @@ COMPUTED = {
     "IMAGE_SHAPE": "IMAGE_RESIZE_MODE, IMAGE_MIN_DIM, IMAGE_MAX_DIM and IMAGE_CHANNEL_COUNT",
     "IMAGE_META_SIZE": "NUM_CLASSES",
 }
-_MAY_BE_ZERO = ("DATA_WORKERS", "IMAGE_MIN_DIM", "IMAGE_MIN_SCALE")
+_MAY_BE_ZERO = ("DATA_CACHE", "DATA_WORKERS", "IMAGE_MIN_DIM", "IMAGE_MIN_SCALE")
 _SHARES = ("RPN_NMS_THRESHOLD", "ROI_POSITIVE_RATIO", "DETECTION_MIN_CONFIDENCE", "DETECTION_NMS_THRESHOLD")
 _POSITIVE_LISTS = (
     "BACKBONE_STRIDES", "RPN_ANCHOR_SCALES", "RPN_ANCHOR_RATIOS", "MINI_MASK_SHAPE", "RPN_BBOX_STD_DEV", "BBOX_STD_DEV",

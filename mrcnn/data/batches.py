@@ -214,4 +214,8 @@ class Batches(keras.utils.PyDataset):
 
 def stack(items):
     """(inputs, outputs) of a batch from the (inputs, outputs) of its images."""
-    return tuple(tuple(np.stack(arrays) for arrays in zip(*part)) for part in zip(*items))
+    return tuple(tuple(map(_stack, zip(*part))) for part in zip(*items))
+
+
+def _stack(arrays):
+    return np.stack(arrays) if len(arrays) > 1 else np.asarray(arrays[0])[np.newaxis]  # without a copy

@@ -7,6 +7,8 @@ import warnings
 
 import numpy as np
 
+from mrcnn.geometry.boxed import BoxedMasks
+
 _logger = logging.getLogger(__name__)
 
 
@@ -98,6 +100,32 @@ def clean_masks(masks, class_ids, image_shape, num_classes, where):
             f"shape {class_ids.shape}"
         )
     return masks.astype(bool, copy=False), _clean_class_ids(class_ids, num_classes, where)
+
+
+def clean_boxed(masks, class_ids, image_shape, num_classes, where):
+    """Checks what a `load_boxed_masks` returned, as `clean_masks` does.
+
+    Args:
+        masks: BoxedMasks of the image's size.
+        class_ids, image_shape, num_classes, where: as for `clean_masks`.
+
+    Returns:
+        masks: BoxedMasks.
+        class_ids: [N] int32.
+
+    Raises:
+        ValueError: no BoxedMasks, or of another size or number.
+        ClassMismatch: a class id out of range.
+    """
+    class_ids = np.asarray(class_ids)
+    if not isinstance(masks, BoxedMasks) or (masks.height, masks.width) != tuple(image_shape[:2]):
+        size = f"{masks.height} x {masks.width}" if isinstance(masks, BoxedMasks) else type(masks).__name__
+        raise ValueError(f"{where}: load_boxed_masks must return BoxedMasks of the image's height and width, "
+                         f"{image_shape[0]} x {image_shape[1]}; received {size}")
+    if class_ids.shape != (len(masks),):
+        raise ValueError(f"{where}: load_boxed_masks must return one class id per mask; received {len(masks)} masks "
+                         f"and class ids of shape {class_ids.shape}")
+    return masks, _clean_class_ids(class_ids, num_classes, where)
 
 
 def _clean_class_ids(class_ids, num_classes, where):

@@ -17,7 +17,7 @@ class Dataset:
 
     A data set of your own is a subclass with three methods: one of any name that calls `add_class` and `add_image`;
     `load_mask`; and `image_reference`, for messages. It overrides `load_image` where images do not lie in files, and
-    may bring `coco_annotations`, for evaluation.
+    may bring `coco_annotations`, for evaluation, and for speed `load_boxed_masks` and `masks_are_fixed`.
 
         dataset = MyDataset()
         dataset.load_mine("/path")
@@ -31,7 +31,13 @@ class Dataset:
         num_images: int (after `prepare`).
         class_from_source_map, image_from_source_map: dict, "source.id" -> id here (after `prepare`).
         sources: list of str, "" of the background first (after `prepare`).
+        masks_are_fixed: bool, to be set to True by a class whose `load_mask` returns the same for an image each time:
+            training then loads the masks of an image once, as far as `Config.DATA_CACHE` reaches. A class that
+            overrides `load_mask` says it anew. (Images need no word: those that the `load_image` of this class reads
+            are kept until their file changes, others are not.)
     """
+
+    masks_are_fixed = False
 
     def __init__(self, class_map=None):
         """Makes an empty data set.
@@ -197,6 +203,22 @@ class Dataset:
         """
         return np.zeros((0, 0, 0), bool), np.zeros(0, np.int32)
 
+    def load_boxed_masks(self, image_id):
+        """Loads the masks of an image, of each only what its box covers; may be overridden beside `load_mask`.
+
+        Training takes these, where outlines can be drawn without an array as large as the image for each of them. A
+        class that overrides `load_mask` but not this method is asked for its `load_mask`.
+
+        Args:
+            image_id: int, index of the image.
+
+        Returns:
+            masks: `mrcnn.geometry.boxed.BoxedMasks`, the same masks as of `load_mask`.
+            class_ids: [N] int32, as of `load_mask`.
+            Or, instead of the two, None, as here: `load_mask` is to be asked.
+        """
+        return None
+
     def coco_annotations(self, image_id):
         """The objects of an image as COCO annotations, for data sets that have them; may be overridden.
 
@@ -212,6 +234,18 @@ class Dataset:
             as here.
         """
         return None
+
+
+def written_for(dataset, name, method):
+    """Whether an attribute of a data set was written with its `method` in mind, as the data set has it.
+
+    That is where it stands in the same class or in one derived from it: a class that overrides `method` alone knows
+    nothing of what the classes above it say of theirs.
+    """
+    if method in getattr(dataset, "__dict__", ()):
+        return False  # set on the object itself
+    owner = next(cls for cls in type(dataset).__mro__ if name in vars(cls) or method in vars(cls))
+    return name in vars(owner)
 
 
 def _read_image(path):

@@ -10,11 +10,12 @@ import numpy as np
 from mrcnn.data.augment import augment as apply_augmentation
 from mrcnn.data.augment import check_augmentation, warn_of_unmoved_masks
 from mrcnn.data.batches import Batches, Items, stack
-from mrcnn.data.checks import ClassMismatch, NoObjects, check_classes, check_ready, clean_masks, image_name
+from mrcnn.data.checks import ClassMismatch, NoObjects, check_classes, check_ready, image_name
+from mrcnn.data.scaled import Resizing, load_scaled
 from mrcnn.data.targets import build_detection_targets, build_rpn_targets, generate_random_rois
 from mrcnn.geometry import anchors as pyramid
-from mrcnn.geometry.images import compose_image_meta, mold_image, resize_image, standardize_image
-from mrcnn.geometry.masks import extract_bboxes, minimize_mask, resize_mask
+from mrcnn.geometry.boxed import BoxedMasks
+from mrcnn.geometry.images import compose_image_meta, mold_image_float32, place_image
 
 
 def compute_backbone_shapes(config, image_shape):
@@ -109,7 +110,7 @@ def load_image_gt(dataset, config, image_id, augment=False, augmentation=None, u
     if augment:
         _warn_of_augment()
     check_ready(dataset)
-    loaded = _read(dataset, config, image_id)
+    loaded = _load(dataset, config, image_id)
     ground_truth, lost = _prepare(dataset, config, image_id, loaded, augmentation, use_mini_mask, rng, augment)
     if lost:
         warnings.warn(f"{image_name(dataset, image_id)}: {lost} objects are smaller than a pixel after resizing, or "
@@ -122,42 +123,38 @@ def _warn_of_augment():
                   "function f(image, masks)", FutureWarning, stacklevel=3)
 
 
-def _read(dataset, config, image_id):
-    """(image, masks, class ids) as the data set has them, checked."""
-    where = image_name(dataset, image_id)
-    image = standardize_image(dataset.load_image(image_id), config.IMAGE_CHANNEL_COUNT, where)
-    loaded = dataset.load_mask(image_id)
-    if not isinstance(loaded, tuple | list) or len(loaded) != 2:
-        raise ValueError(f"{where}: load_mask must return (masks, class_ids); it returned {type(loaded).__name__}")
-    return image, *clean_masks(*loaded, image.shape, dataset.num_classes, where)
+def _load(dataset, config, image_id):
+    """The image with its masks and class ids, `Scaled`: all of it that is not random."""
+    resizing = Resizing(config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM, config.IMAGE_MIN_SCALE, config.IMAGE_RESIZE_MODE,
+                        config.IMAGE_CHANNEL_COUNT)  # fmt: skip
+    return load_scaled(dataset, image_id, resizing, int(config.DATA_CACHE) * 2**20)
 
 
 def _prepare(dataset, config, image_id, loaded, augmentation, use_mini_mask, rng, flip=False):
     """What `load_image_gt` returns, and the number of objects that resizing made vanish."""
-    image, mask, class_ids = loaded
-    original_shape = image.shape
-    image, window, scale, padding, crop = resize_image(
-        image, config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM, config.IMAGE_MIN_SCALE, config.IMAGE_RESIZE_MODE, rng
+    image, window, padding, crop = place_image(
+        loaded.image, config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM, config.IMAGE_RESIZE_MODE, rng
     )
-    mask = resize_mask(mask, scale, padding, crop)
-    bbox = extract_bboxes(mask)
+    if not image.flags.writeable:
+        image = image.copy()  # nothing may be written into what is kept
+    masks = loaded.masks.placed(padding, crop)
     # Objects outside a crop are no loss: another crop will show them.
-    lost = np.count_nonzero(bbox[:, 2] == 0) if crop is None else 0
+    lost = np.count_nonzero(masks.boxes[:, 2] == 0) if crop is None else 0
 
-    if flip and (rng or random).randint(0, 1):
-        image, mask = np.ascontiguousarray(image[:, ::-1]), mask[:, ::-1]
-    if augmentation is not None:
-        image, mask = apply_augmentation(image, mask, augmentation, rng, image_name(dataset, image_id))
+    flip = flip and (rng or random).randint(0, 1)
     if flip or augmentation is not None:
-        bbox = extract_bboxes(mask)
-    visible = bbox[:, 2] > 0
-    if not visible.all():
-        mask, class_ids, bbox = mask[..., visible], class_ids[visible], bbox[visible]
-    if use_mini_mask:
-        mask = minimize_mask(bbox, mask, config.MINI_MASK_SHAPE)
+        mask = masks.full()
+        if flip:
+            image, mask = np.ascontiguousarray(image[:, ::-1]), mask[:, ::-1]
+        if augmentation is not None:
+            image, mask = apply_augmentation(image, mask, augmentation, rng, image_name(dataset, image_id))
+        masks = BoxedMasks.cut(mask)
+    visible = masks.boxes[:, 2] > 0
+    masks, class_ids = masks.chosen(visible), loaded.class_ids[visible]
+    mask = masks.mini(config.MINI_MASK_SHAPE) if use_mini_mask else masks.full()
     active = _active_class_ids(dataset, image_id)
-    meta = compose_image_meta(image_id, original_shape, image.shape, window, scale, active)
-    return (image, meta, class_ids, bbox, mask), lost
+    meta = compose_image_meta(image_id, loaded.original_shape, image.shape, window, loaded.scale, active)
+    return (image, meta, class_ids, masks.boxes, mask), lost
 
 
 def _active_class_ids(dataset, image_id):
@@ -196,8 +193,8 @@ class _ArrayMaker:
         return Items(self.dataset, self, int(seed))
 
     def __call__(self, image_id, rng):
-        loaded = _read(self.dataset, self.config, image_id)
-        if not (loaded[2] > 0).any():
+        loaded = _load(self.dataset, self.config, image_id)
+        if not (loaded.class_ids > 0).any():
             raise NoObjects(always=True)
         is_plain = self.dataset.image_info[image_id]["source"] in self.plain_sources
         (image, meta, class_ids, bbox, mask), lost = _prepare(
@@ -225,7 +222,7 @@ class _ArrayMaker:
             class_ids, bbox, mask = class_ids[kept], bbox[kept], mask[..., kept]
         missing = limit - len(class_ids)
         inputs = (
-            mold_image(image, config.MEAN_PIXEL).astype(np.float32), meta, rpn_match[:, np.newaxis], rpn_bbox,
+            mold_image_float32(image, config.MEAN_PIXEL), meta, rpn_match[:, np.newaxis], rpn_bbox,
             np.pad(class_ids, (0, missing)), np.pad(bbox, ((0, missing), (0, 0))),
             np.pad(mask, ((0, 0), (0, 0), (0, missing))), *further,
         )  # fmt: skip
