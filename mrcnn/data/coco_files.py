@@ -321,6 +321,22 @@ def to_rle(annotation, height, width):
     return segmentation
 
 
+def decode_part(rle):
+    """Draws a mask of which only its box is of interest.
+
+    Args:
+        rle: dict, COCO's compressed RLE, as `to_rle` returns it.
+
+    Returns:
+        box: (y1, x1, y2, x2) int, pixels.
+        part: [y2 - y1, x2 - x1] bool.
+    """
+    tools = rle_tools()
+    x, y, width, height = map(int, tools.toBbox(rle))
+    part = tools.decode(rle)[y:y + height, x:x + width].astype(bool, order="C")
+    return (y, x, y + height, x + width), part
+
+
 def check_size(info):
     """(height, width) of an image's annotations; raises a ValueError if its file has another size."""
     size = info["height"], info["width"]

@@ -289,38 +289,54 @@ def draw_shape(shape, size):
         [height, width] bool.
     """
     mask = np.zeros(size, bool)
-    kind = shape.get("name")
-    if kind == "rect":
-        x1, y1, x2, y2 = (max(round(side), 0) for side in extent(shape))
-        mask[y1:y2, x1:x2] = True
-    elif kind == "circle":
-        mask[skimage.draw.disk((shape["cy"], shape["cx"]), shape["r"], shape=size)] = True
-    elif kind == "ellipse":
-        rotation = -shape.get("theta", 0)  # VIA turns clockwise, skimage the other way
-        y, x, ry, rx = (shape[key] for key in ("cy", "cx", "ry", "rx"))
-        mask[skimage.draw.ellipse(y, x, ry, rx, shape=size, rotation=rotation)] = True
-    else:
-        return fill_polygon(shape["all_points_x"], shape["all_points_y"], size)
+    (y1, x1, y2, x2), part = draw_part(shape, size)
+    mask[y1:y2, x1:x2] = part
     return mask
 
 
-def fill_polygon(x, y, size):
-    """Finds the pixels of a polygon as scikit-image did until 0.16, and so the original.
-
-    Of the pixels on the outline itself, those on its left and upper sides belong to it; later versions take all.
+def draw_part(shape, size):
+    """As `draw_shape`, but no more of the image than the shape may lie in.
 
     Args:
-        x, y: [points] numbers, pixels.
-        size: (height, width) of the image, pixels.
+        shape, size: as for `draw_shape`.
 
     Returns:
-        [height, width] bool.
+        box: (y1, x1, y2, x2) int, pixels within the image.
+        part: [y2 - y1, x2 - x1] bool.
     """
-    mask = np.zeros(size, bool)
+    kind = shape.get("name")
+    if kind == "rect":
+        x1, y1, x2, y2 = (max(round(side), 0) for side in extent(shape))
+        y1, x1, y2, x2 = (int(min(side, limit)) for side, limit in zip((y1, x1, y2, x2), size * 2))
+        return (y1, x1, y2, x2), np.ones((y2 - y1, x2 - x1), bool)
+    if kind == "circle":
+        return _part_of(*skimage.draw.disk((shape["cy"], shape["cx"]), shape["r"], shape=size))
+    if kind == "ellipse":
+        rotation = -shape.get("theta", 0)  # VIA turns clockwise, skimage the other way
+        y, x, ry, rx = (shape[key] for key in ("cy", "cx", "ry", "rx"))
+        return _part_of(*skimage.draw.ellipse(y, x, ry, rx, shape=size, rotation=rotation))
+    return _fill_polygon(shape["all_points_x"], shape["all_points_y"], size)
+
+
+def _part_of(rows, columns):
+    """(box, part) of pixels given one by one."""
+    if not len(rows):
+        return (0, 0, 0, 0), np.zeros((0, 0), bool)
+    top, left = int(rows.min()), int(columns.min())
+    part = np.zeros((int(rows.max()) + 1 - top, int(columns.max()) + 1 - left), bool)
+    part[rows - top, columns - left] = True
+    return (top, left, top + part.shape[0], left + part.shape[1]), part
+
+
+def _fill_polygon(x, y, size):
+    """(box, part) of a polygon, with the pixels that scikit-image gave it until 0.16, and so the original.
+
+    Of the pixels on the outline itself, those on its left and upper sides belong to it; later versions take all.
+    """
     x, y = np.asarray(x, float), np.asarray(y, float)
     # The part of the image that it may lie in.
-    top, left = np.clip([np.floor(y.min()), np.floor(x.min())], 0, size).astype(int)
-    bottom, right = np.clip([np.ceil(y.max()), np.ceil(x.max())], 0, size).astype(int)
+    top, left = np.clip([np.floor(y.min()), np.floor(x.min())], 0, size).astype(int).tolist()
+    bottom, right = np.clip([np.ceil(y.max()), np.ceil(x.max())], 0, size).astype(int).tolist()
     last_x, last_y = np.roll(x, 1), np.roll(y, 1)
     rows = np.arange(top, bottom)[:, np.newaxis]
     row, edge = np.nonzero((y <= rows) != (last_y <= rows))
@@ -328,5 +344,5 @@ def fill_polygon(x, y, size):
     # A pixel is inside if an odd number of edges crosses its row to its right.
     odd = np.zeros((bottom - top, right - left + 1), bool)
     np.logical_xor.at(odd, (row, np.clip(np.ceil(crossing), left, right).astype(int) - left), True)
-    mask[top:bottom, left:right] = np.logical_xor.accumulate(odd[:, ::-1], axis=1)[:, ::-1][:, 1:]
-    return mask
+    inside = np.logical_xor.accumulate(odd[:, ::-1], axis=1)[:, ::-1][:, 1:]
+    return (top, left, bottom, right), inside

@@ -32,6 +32,7 @@ from mrcnn.config import Config  # noqa: E402
 from mrcnn.data import via  # noqa: E402
 from mrcnn.engine import command_line  # noqa: E402
 from mrcnn.engine.pictures import check_source, save_pictures  # noqa: E402
+from mrcnn.geometry.boxed import BoxedMasks  # noqa: E402
 from mrcnn.geometry.images import standardize_image  # noqa: E402
 
 # ---------------------------------------------------------------- configuration
@@ -56,6 +57,8 @@ class BalloonDataset(utils.Dataset):
     `image_info` holds of each image its `width` and `height` (None if it cannot be read), and its `polygons`: a list of
     VIA's `shape_attributes`, with the class id of each in `class_ids`.
     """
+
+    masks_are_fixed = True
 
     def load_balloon(self, dataset_dir, subset, attribute=None, classes=None, keep_empty=False):
         """Adds the photos of `{dataset_dir}/{subset}` that have regions in the VIA file beside them.
@@ -108,18 +111,24 @@ class BalloonDataset(utils.Dataset):
             masks: [height, width, N] bool, one per outline; what reaches out of the image is cut off.
             class_ids: [N] int32.
         """
+        if self.image_info[image_id]["source"] != "balloon":
+            return super().load_mask(image_id)
+        masks, class_ids = self.load_boxed_masks(image_id)
+        return masks.full(), class_ids
+
+    def load_boxed_masks(self, image_id):
+        """As `load_mask`, but nothing that is as large as the image."""
         info = self.image_info[image_id]
         if info["source"] != "balloon":
-            return super().load_mask(image_id)
+            return super().load_boxed_masks(image_id)
         if info["width"] is None:
             raise ValueError(f"image {info['id']!r} ({info['path']}) cannot be read, so its masks have no size")
-        masks = np.zeros((info["height"], info["width"], len(info["polygons"])), bool)
-        for index, shape in enumerate(info["polygons"]):
-            masks[:, :, index] = via.draw_shape(shape, masks.shape[:2])
+        size = info["height"], info["width"]
+        drawn = [via.draw_part(shape, size) for shape in info["polygons"]]
         # Ids are numbered anew where a data set has other sources as well.
-        class_ids = info.get("class_ids") or [1] * len(info["polygons"])
+        class_ids = info.get("class_ids") or [1] * len(drawn)
         class_ids = [self.map_source_class_id(f"balloon.{class_id}") for class_id in class_ids]
-        return masks, np.array(class_ids, np.int32)
+        return BoxedMasks(*size, [box for box, _ in drawn], [part for _, part in drawn]), np.array(class_ids, np.int32)
 
     def image_reference(self, image_id):
         """The path of the image."""

@@ -34,6 +34,7 @@ from mrcnn.data import coco_files  # noqa: E402
 from mrcnn.data.checks import check_ready, image_name  # noqa: E402
 from mrcnn.data.files import atomic  # noqa: E402
 from mrcnn.data.shared_classes import SharedClasses  # noqa: E402
+from mrcnn.geometry.boxed import BoxedMasks  # noqa: E402
 
 # In 2014 most validation images ("35k") served for training too, and 5,000 others, "minival", for validation; the data
 # of 2017 is divided that way from the start.
@@ -80,6 +81,8 @@ class CocoDataset(SharedClasses):
 
     `image_info` holds width, height and the `annotations` of each image.
     """
+
+    masks_are_fixed = True
 
     def __init__(self, class_map=None):
         super().__init__(class_map)
@@ -198,16 +201,22 @@ class CocoDataset(SharedClasses):
         Raises:
             ValueError: the image has another size than its annotations.
         """
+        if self.image_info[image_id]["source"] not in self._coco_sources:
+            return super().load_mask(image_id)
+        masks, class_ids = self.load_boxed_masks(image_id)
+        return masks.full(), class_ids
+
+    def load_boxed_masks(self, image_id):
+        """As `load_mask`, but no more than one array that is as large as the image at a time."""
         info = self.image_info[image_id]
         if info["source"] not in self._coco_sources:
-            return super().load_mask(image_id)
+            return super().load_boxed_masks(image_id)
         height, width = coco_files.check_size(info)
-        if not info["annotations"]:
-            return np.zeros((height, width, 0), bool), np.zeros(0, np.int32)
-        masks = coco_files.rle_tools().decode([self.annToRLE(a, height, width) for a in info["annotations"]])
+        drawn = [coco_files.decode_part(self.annToRLE(a, height, width)) for a in info["annotations"]]
+        masks = BoxedMasks(height, width, [box for box, _ in drawn], [part for _, part in drawn])
         class_ids = [self._class_id(info, a) * (-1 if a["iscrowd"] else 1) for a in info["annotations"]]
-        visible = masks.any(axis=(0, 1))
-        return np.ascontiguousarray(masks[:, :, visible], bool), np.array(class_ids, np.int32)[visible]
+        visible = masks.boxes[:, 2] > 0
+        return masks.chosen(visible), np.array(class_ids, np.int32)[visible]
 
     def coco_annotations(self, image_id):
         """The annotations of an image with this data set's class ids: evaluation measures against these."""

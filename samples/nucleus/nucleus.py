@@ -30,6 +30,7 @@ if __name__ == "__main__":
 from mrcnn import utils  # noqa: E402
 from mrcnn.config import Config  # noqa: E402
 from mrcnn.data.checks import did_you_mean, too_many  # noqa: E402
+from mrcnn.geometry.boxed import BoxedMasks  # noqa: E402
 
 COCO_WEIGHTS_PATH = os.path.join(ROOT_DIR, "mask_rcnn_coco.h5")
 DEFAULT_LOGS_DIR = os.path.join(ROOT_DIR, "logs")
@@ -118,6 +119,8 @@ SUBSETS = {
 class NucleusDataset(utils.Dataset):
     """Microscopy images with a mask file per nucleus."""
 
+    masks_are_fixed = True
+
     def load_nucleus(self, dataset_dir, subset):
         """Adds the images of a subset, in the order of their ids.
 
@@ -165,16 +168,21 @@ class NucleusDataset(utils.Dataset):
             FileNotFoundError: the image is gone.
             ValueError: a mask cannot be read, or its size is not that of the image.
         """
+        if self.image_info[image_id]["source"] != "nucleus":
+            return super().load_mask(image_id)
+        masks, class_ids = self.load_boxed_masks(image_id)
+        return masks.full(), class_ids
+
+    def load_boxed_masks(self, image_id):
+        """As `load_mask`, but nothing that is as large as the image: there may be hundreds of nuclei."""
         info = self.image_info[image_id]
         if info["source"] != "nucleus":
-            return super().load_mask(image_id)
-        paths = sorted(Path(info["path"]).parents[1].glob("masks/*.png"))
+            return super().load_boxed_masks(image_id)
         with _open(info["path"]) as image:
             width, height = image.size  # which reads no pixels
-        masks = np.zeros((len(paths), height, width), bool)
-        for mask, path in zip(masks, paths, strict=True):
-            _read_mask(path, mask)
-        return masks.transpose(1, 2, 0), np.ones(len(paths), np.int32)
+        read = [_read_mask(path, height, width) for path in sorted(Path(info["path"]).parents[1].glob("masks/*.png"))]
+        masks = BoxedMasks(height, width, [box for box, _ in read], [part for _, part in read])
+        return masks, np.ones(len(read), np.int32)
 
     def image_reference(self, image_id):
         """The id of the image, which is the name of its folder."""
@@ -197,20 +205,18 @@ def _open(path):
         raise ValueError(f"{path} is no image, or a damaged one") from error
 
 
-def _read_mask(path, mask):
-    """Sets `mask`, [H, W] bool, where a mask file is not black."""
+def _read_mask(path, height, width):
+    """(box, part of the mask within it, bool) of what is not black in a mask file of this size."""
     with _open(path) as file:
-        if file.size != mask.shape[::-1]:
-            raise ValueError(f"{path} has {file.width} x {file.height} pixels, but its image has "
-                             f"{mask.shape[1]} x {mask.shape[0]}")  # fmt: skip
+        if file.size != (width, height):
+            raise ValueError(f"{path} has {file.width} x {file.height} pixels, but its image has {width} x {height}")
         try:
             plane = file.convert("L") if file.mode in ("1", "L") else _brightest(file.convert("RGB"))
         except (OSError, SyntaxError) as error:  # what PIL raises for a file that ends early
             raise ValueError(f"{path} cannot be read: {error}") from error
-    box = plane.getbbox()
-    if box:  # a nucleus is small: to look at its box only halves the time
-        x1, y1, x2, y2 = box
-        mask[y1:y2, x1:x2] = plane.crop(box)
+    x1, y1, x2, y2 = plane.getbbox() or (0, 0, 0, 0)
+    # A nucleus is small: to look at its box only halves the time.
+    return (y1, x1, y2, x2), np.asarray(plane.crop((x1, y1, x2, y2))).reshape(y2 - y1, x2 - x1).astype(bool)
 
 
 def _brightest(image):
