@@ -4,11 +4,13 @@ The work is done in `mrcnn.network`, one file per stage, and in `mrcnn.engine`. 
 it takes values there. Names that end in `_graph` work on tensors of the Keras backend.
 """
 
+import numpy as np
+
 import mrcnn.engine.requirements  # noqa: F401 - before the imports that need a new Keras
 from mrcnn import utils
 from mrcnn.config import Config
 from mrcnn.data import targets as _targets
-from mrcnn.data.loader import DataGenerator, compute_backbone_shapes, data_generator, grid_or_array, load_image_gt
+from mrcnn.data.loader import DataGenerator, compute_backbone_shapes, config_grid, data_generator, load_image_gt
 from mrcnn.engine.inspect import log
 from mrcnn.engine.mask_rcnn import MaskRCNN
 from mrcnn.geometry import images as _images
@@ -193,9 +195,22 @@ def build_rpn_targets(image_shape, anchors, gt_class_ids, gt_boxes, config):
         rpn_bbox: [RPN_TRAIN_ANCHORS_PER_IMAGE, (dy, dx, log(dh), log(dw))] float64, for the positive anchors in order.
     """
     return _targets.build_rpn_targets(
-        image_shape, grid_or_array(anchors, config), gt_class_ids, gt_boxes, config.RPN_TRAIN_ANCHORS_PER_IMAGE,
+        image_shape, _grid_or_array(anchors, config), gt_class_ids, gt_boxes, config.RPN_TRAIN_ANCHORS_PER_IMAGE,
         config.RPN_BBOX_STD_DEV,
     )  # fmt: skip
+
+
+def _grid_or_array(anchors, config):
+    """The `AnchorGrid` of the config if these are its anchors, else the anchors: targets for a grid come much faster.
+
+    The grid stays in memory for the next call; anchors of any other making are compared one by one.
+    """
+    anchors = np.asarray(anchors)
+    try:
+        grid = config_grid(config, config.IMAGE_SHAPE)
+    except (TypeError, ValueError):  # settings for anchors that fit no model, which are nobody's concern here
+        return anchors
+    return grid if anchors.dtype == np.float64 and np.array_equal(anchors, grid.anchors) else anchors
 
 
 def build_detection_targets(rpn_rois, gt_class_ids, gt_boxes, gt_masks, config):

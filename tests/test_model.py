@@ -41,6 +41,27 @@ def test_everything_listed_is_there():
     assert all(getattr(modellib, name) is not None for name in modellib.__all__)
 
 
+def test_the_anchors_of_the_config_are_known_as_a_grid(monkeypatch):
+    """Targets for them come from the grid; all others, and those of an impossible config, are compared one by one."""
+    config, seen = tiny.config(), []
+    build = modellib._targets.build_rpn_targets
+    monkeypatch.setattr(modellib._targets, "build_rpn_targets",
+                        lambda shape, anchors, *rest: (seen.append(type(anchors)), build(shape, anchors, *rest))[1])
+    anchors = loader.config_anchors(config, config.IMAGE_SHAPE)
+    impossible = tiny.config(RPN_ANCHOR_SCALES=(8,))
+    results = []
+    for given, settings in ((anchors, config), (anchors.tolist(), config), (anchors.astype("float32"), config),
+                            (anchors[::-1], config), (anchors + 1, config), (anchors, impossible)):  # fmt: skip
+        np.random.seed(0)
+        ids, boxes = np.array([1, -1]), np.array([[8, 8, 30, 40], [0, 40, 9, 60]])
+        results.append(modellib.build_rpn_targets((64, 64, 3), given, ids, boxes, settings))
+    names = [kind.__name__ for kind in seen]
+    assert names == ["AnchorGrid", "AnchorGrid", "ndarray", "ndarray", "ndarray", "ndarray"]
+    for same in (1, 5):
+        np.testing.assert_array_equal(results[same][0], results[0][0])
+        np.testing.assert_array_equal(results[same][1], results[0][1])
+
+
 def test_one_image_is_a_batch_of_one():
     """The functions of one image agree with the layers, which take batches."""
     config = tiny.config(DETECTION_NMS_THRESHOLD=0.5)

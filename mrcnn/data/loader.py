@@ -52,21 +52,6 @@ def config_grid(config, image_shape):
 _grid = functools.lru_cache(maxsize=4)(pyramid.AnchorGrid)
 
 
-def grid_or_array(anchors, config):
-    """The `AnchorGrid` of the config if these are its anchors, else the anchors: targets for a grid come much faster.
-
-    Args:
-        anchors: [anchors, (y1, x1, y2, x2)] number, pixels.
-        config: Config.
-    """
-    anchors = np.asarray(anchors)
-    try:
-        grid = config_grid(config, config.IMAGE_SHAPE)
-    except (TypeError, ValueError):  # settings for anchors that fit no model, which nobody else complains about here
-        return anchors
-    return grid if anchors.dtype == np.float64 and np.array_equal(anchors, grid.anchors) else anchors
-
-
 def check_dataset(dataset, config, role="the data set"):
     """Checks that a data set can be trained on with a config.
 

@@ -285,8 +285,8 @@ def mold_image_float32(image, mean_pixel):
     # Long runs, not three channels at a time, and as many rows as stay in a processor's cache.
     rows, mean_row = image.reshape(len(image), -1), np.tile(mean_pixel, image.shape[1])
     molded = np.empty(rows.shape, np.float32)
-    for start in range(0, len(rows), 8):
-        molded[start:start + 8] = rows[start:start + 8].astype(np.float32) - mean_row
+    for start in range(0, len(rows), 32):
+        molded[start:start + 32] = rows[start:start + 32].astype(np.float32) - mean_row
     return molded.reshape(image.shape)
 
 
