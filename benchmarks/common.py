@@ -1,13 +1,29 @@
-"""What the benchmarks have in common: the machine, the versions, and arguments."""
+"""What the benchmarks have in common: the machine, the versions, arguments, taking turns, and tables."""
 
 import argparse
+import gc
+import importlib.util
+import json
 import os
 import platform
-from importlib.metadata import version
+import statistics
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
 
 from mrcnn import __version__
 
+ROOT = Path(__file__).resolve().parents[1]
+BACKENDS = ("tensorflow", "jax", "torch")
+PRECISIONS = ("float32", "bfloat16")
+PEERS = {"torchvision": "torch"}  # and the framework that each runs on
+NETWORKS = ("small", "resnet50", "resnet101")
 
+
+# ------------------------------------------------------------------ the machine
 def machine():
     """What the figures depend on, {name: text}."""
     model = platform.processor() or platform.machine()
@@ -19,8 +35,14 @@ def machine():
 
 
 def versions(packages):
-    """{name: version} of Python, mrcnn and these packages."""
-    return {"mrcnn": __version__, "Python": platform.python_version(), **{name: version(name) for name in packages}}
+    """{name: version} of Python, mrcnn and those of these packages that are installed."""
+    found = {"mrcnn": __version__, "Python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # as of a module that lies in the path
+            found[name] = "unknown"
+    return found
 
 
 def describe(figures):
@@ -31,9 +53,176 @@ def describe(figures):
     ]
 
 
+# ------------------------------------------------------------------ arguments
 def positive(text):
     """An argument type: a whole number of 1 or more."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more; received {text}")
     return number
+
+
+def natural(text):
+    """An argument type: a whole number of 0 or more."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or more; received {text}")
+    return number
+
+
+def side(text):
+    """An argument type: the side of an image, a multiple of 64 pixels."""
+    number = positive(text)
+    if number % 64:
+        raise argparse.ArgumentTypeError(f"must be a multiple of 64; received {text}")
+    return number
+
+
+def add_output_arguments(parser):
+    """Adds --json and --markdown."""
+    parser.add_argument("--json", type=Path, metavar="<file>", help="write the figures to this file, too")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+
+
+def add_arguments(parser, runs=5, peer=True, precision=True, peak=True):
+    """Adds the arguments that most programs share."""
+    parser.add_argument("--backend", choices=BACKENDS, help="of Keras (default: KERAS_BACKEND, or else tensorflow)")
+    if precision:
+        parser.add_argument("--precision", choices=PRECISIONS, nargs="+", default=["float32"],
+                            help="that convolutions and dense layers compute in (default: float32)")  # fmt: skip
+    if peer:
+        parser.add_argument("--peer", choices=sorted(PEERS), help="an implementation to measure beside this one")
+    parser.add_argument("--runs", type=positive, default=runs, help=f"of each (default: {runs})")
+    if peak:
+        parser.add_argument("--peak-size", type=positive, default=4096, metavar="<n>",
+                            help="side of the matrices whose product sets the peak (default: 4096)")  # fmt: skip
+    add_output_arguments(parser)
+
+
+def check_output(parser, args):
+    """Ends with the parser's error if the file of --json has no folder."""
+    if args.json and not args.json.resolve().parent.is_dir():
+        parser.error(f"--json {args.json}: there is no such folder")
+
+
+def check_arguments(parser, args):
+    """Checks what `add_arguments` added, and sets the backend, which must happen before Keras is imported."""
+    check_output(parser, args)
+    args.backend = args.backend or os.environ.get("KERAS_BACKEND") or BACKENDS[0]
+    if args.backend not in BACKENDS:
+        parser.error(f"KERAS_BACKEND={args.backend}: must be one of {', '.join(BACKENDS)}")
+    if importlib.util.find_spec(args.backend) is None:
+        parser.error(f'--backend {args.backend}: it is not installed; pip install -e ".[{args.backend}]" in this '
+                     "repository brings it")
+    if "keras" in sys.modules and sys.modules["keras"].backend.backend() != args.backend:
+        parser.error(f"--backend {args.backend}: Keras runs on {sys.modules['keras'].backend.backend()} already")
+    set_environment(args.backend)
+    if getattr(args, "peer", None):
+        check_peer(parser, args.peer)
+
+
+def set_environment(backend):
+    """The variables that Keras and its backends read when they are imported."""
+    os.environ["KERAS_BACKEND"] = backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # on a GPU, leave memory to the others that take turns
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def check_peer(parser, peer):
+    """Ends with the parser's error if the peer cannot be imported."""
+    framework = PEERS[peer]
+    for name in (framework, peer):
+        if importlib.util.find_spec(name) is None:
+            parser.error(f"--peer {peer}: {name} is not installed; pip install {framework} {peer} brings both, in "
+                         "versions that belong together")
+    try:
+        importlib.import_module(peer)
+    except (ImportError, OSError, RuntimeError) as error:
+        parser.error(f"--peer {peer}: it is installed, but cannot be imported ({error}); install the release of {peer} "
+                     f"that was built for the {framework} here")
+
+
+def load_sample(name):
+    """The module samples/{name}/{name}.py."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "samples" / name / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# ------------------------------------------------------------------ taking turns
+def together(makers, apart=False):
+    """Yields what the makers make, {name: contender}: all in one, or one after the other, and lets go of them."""
+    for names in [[name] for name in makers] if apart else [list(makers)]:
+        made = {name: makers[name]() for name in names}
+        yield made
+        made.clear()
+        if "keras" in sys.modules:
+            sys.modules["keras"].utils.clear_session()
+        gc.collect()
+
+
+def take_turns(functions, runs, warm_up=1):
+    """Seconds of each of some runs of each function; they take turns, so that all meet the machine as it is.
+
+    Args:
+        functions: dict of functions without arguments.
+        runs: int.
+        warm_up: int, runs before these that are not counted.
+
+    Returns:
+        dict of lists.
+    """
+    seconds = {name: [] for name in functions}
+    for _ in range(warm_up + runs):
+        for name, function in functions.items():
+            started = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: values[warm_up:] for name, values in seconds.items()}
+
+
+def summary(values):
+    """Median, least and most of some numbers, and the numbers."""
+    return {"median": statistics.median(values), "least": min(values), "most": max(values), "all": list(values)}
+
+
+def ratio(values, others):
+    """The median of the ratios of runs that followed each other."""
+    return statistics.median(np.divide(values, others).tolist())
+
+
+def add_ratios(rows, key="seconds"):
+    """Gives every row but the first its ratio to the first, `times_mrcnn`."""
+    for row in rows[1:]:
+        row["times_mrcnn"] = ratio(row[key]["all"], rows[0][key]["all"])
+    return rows
+
+
+# ------------------------------------------------------------------ tables
+def table(header, rows, markdown=False):
+    """A table as lines of text; columns of text to the left, those of figures to the right."""
+    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    if markdown:
+        lines = [f"| {' | '.join(row)} |" for row in cells]
+        return [lines[0], "|---" * len(header) + "|", *lines[1:]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    text = [all(not row[column][:1].isdigit() for row in cells[1:]) for column in range(len(header))]
+    return [
+        "  ".join(cell.ljust(w) if left else cell.rjust(w) for cell, w, left in zip(row, widths, text)).rstrip()
+        for row in cells
+    ]
+
+
+def spread(row, digits=3, unit="s"):
+    """Three cells, median, least and most."""
+    return [f"{row[key]:.{digits}f} {unit}" for key in ("median", "least", "most")]
+
+
+def finish(args, figures, lines):
+    """Prints the lines, and the machine and the versions; writes the figures where --json says so."""
+    print("\n".join([*lines, "", *describe(figures)]))
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=2) + "\n")
