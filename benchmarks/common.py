@@ -4,6 +4,7 @@ import argparse
 import gc
 import importlib.util
 import json
+import logging
 import os
 import platform
 import statistics
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from mrcnn import __version__
+from mrcnn.engine.command_line import quiet_import
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -32,6 +34,25 @@ def machine():
             model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), model)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"processor": model, "cores": usable, "system": f"{platform.system()} {platform.machine()}"}
+
+
+def devices():
+    """What Keras computes on where that is no CPU, {"devices": text}."""
+    found = sys.modules["keras"].backend.backend()
+    if found == "tensorflow":
+        import tensorflow as tf
+
+        names = [tf.config.experimental.get_device_details(device).get("device_name", device.name)
+                 for device in tf.config.list_physical_devices("GPU")]  # fmt: skip
+    elif found == "jax":
+        import jax
+
+        names = [device.device_kind for device in jax.local_devices() if device.platform != "cpu"]
+    else:
+        import torch
+
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {"devices": " + ".join(names)} if names else {}
 
 
 def versions(packages):
@@ -105,8 +126,8 @@ def check_output(parser, args):
         parser.error(f"--json {args.json}: there is no such folder")
 
 
-def check_arguments(parser, args):
-    """Checks what `add_arguments` added, and sets the backend, which must happen before Keras is imported."""
+def check_arguments(parser, args, load=True):
+    """Checks what `add_arguments` added, sets the backend, and then imports Keras, unless `load` is False."""
     check_output(parser, args)
     args.backend = args.backend or os.environ.get("KERAS_BACKEND") or BACKENDS[0]
     if args.backend not in BACKENDS:
@@ -119,12 +140,16 @@ def check_arguments(parser, args):
     set_environment(args.backend)
     if getattr(args, "peer", None):
         check_peer(parser, args.peer)
+    if load:
+        with quiet_import():
+            importlib.import_module("keras")
 
 
 def set_environment(backend):
     """The variables that Keras and its backends read when they are imported."""
     os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel("ERROR")  # it remarks on every new model of a process
     # on a GPU, leave memory to the others that take turns
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -214,6 +239,11 @@ def table(header, rows, markdown=False):
         "  ".join(cell.ljust(w) if left else cell.rjust(w) for cell, w, left in zip(row, widths, text)).rstrip()
         for row in cells
     ]
+
+
+def number(value):
+    """Three digits at least: 622, 1.75, 12,345."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def spread(row, digits=3, unit="s"):

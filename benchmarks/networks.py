@@ -1,7 +1,7 @@
 """This package's contenders: a network that detects and one that trains, with random weights.
 
-Such a network finds nothing. To have it find as many instances as asked for, its last layers get weights that give every
-region the same class and the same score, and boxes of the size that `BOX_SIDE` says.
+Such a network finds nothing. To have it find as many instances as asked for, its last layers get weights that give
+every region the same class and the same score, and boxes of the size that `BOX_SIDE` says.
 """
 
 import contextlib
@@ -60,8 +60,8 @@ class Detector:
     def __init__(self, network, size, batch, instances, precision="float32", masks="full"):
         self.instances, self.size = instances, size
         self.config = make_config(
-            network, size, batch, precision, POST_NMS_ROIS_INFERENCE=PROPOSALS, DETECTION_MAX_INSTANCES=instances or 100,
-            DETECTION_MIN_CONFIDENCE=0 if instances else 1, DETECTION_NMS_THRESHOLD=1.0,
+            network, size, batch, precision, POST_NMS_ROIS_INFERENCE=PROPOSALS, DETECTION_NMS_THRESHOLD=1.0,
+            DETECTION_MAX_INSTANCES=instances or 100, DETECTION_MIN_CONFIDENCE=0 if instances else 1,
         )  # fmt: skip
         self.net = MaskRCNN("inference", self.config, "logs")
         self.arguments = {} if masks == "full" else {"masks": masks}

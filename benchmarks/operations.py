@@ -3,8 +3,8 @@
     python benchmarks/operations.py                                # a table
     python benchmarks/operations.py --network resnet50 --size 512 --instances 20
 
-Counted are convolutions, transposed convolutions and dense layers, each with the shapes that it works on: for layers that
-work on regions, times the number of regions. One multiply-add is two floating point operations.
+Counted are convolutions, transposed convolutions and dense layers, each with the shapes that it works on: for layers
+that work on regions, times the number of regions. One multiply-add is two floating point operations.
 """
 
 import argparse
@@ -14,7 +14,19 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout runs without being installed
 
-from common import NETWORKS, PRECISIONS, add_output_arguments, check_arguments, finish, machine, natural, side, table, versions
+from common import (
+    BACKENDS,
+    NETWORKS,
+    add_output_arguments,
+    check_arguments,
+    finish,
+    machine,
+    natural,
+    number,
+    side,
+    table,
+    versions,
+)
 
 PARTS = ("backbone", "pyramid", "proposals", "box head", "mask head")
 PREFIXES = {"fpn_": "pyramid", "rpn_": "proposals", "mrcnn_mask": "mask head", "mrcnn_": "box head"}
@@ -127,7 +139,7 @@ def run(args):
 def report(figures, markdown=False):
     """The figures as lines of text."""
     given = figures["input"]
-    rows = [[row["network"], *(f"{row['multiply_adds'][part] / 1e9:.2f}" for part in PARTS), f"{row['gflop']:.0f}"]
+    rows = [[row["network"], *(f"{row['multiply_adds'][part] / 1e9:.2f}" for part in PARTS), number(row["gflop"])]
             for row in figures["rows"]]  # fmt: skip
     title = f"multiply-adds in 1e9 for one image of {given['size']} pixels with {given['instances']} instances"
     return [title, "", *table(["network", *PARTS, "GFLOP in all"], rows, markdown)]
@@ -139,9 +151,9 @@ def main(arguments=None):
                         help="that of the Shapes sample, or a ResNet (default: both ResNets)")  # fmt: skip
     parser.add_argument("--size", type=side, default=1024, help="of the image, pixels (default: 1024)")
     parser.add_argument("--instances", type=natural, default=100, help="that get a mask (default: 100)")
+    parser.add_argument("--backend", choices=BACKENDS, help="of Keras (default: KERAS_BACKEND, or else tensorflow)")
     add_output_arguments(parser)
     args = parser.parse_args(arguments)
-    args.backend, args.precision = None, PRECISIONS[0]
     check_arguments(parser, args)
     figures = run(args)
     finish(args, figures, report(figures, args.markdown))

@@ -1,0 +1,92 @@
+"""Times the start: import, building the network, and the first detection, each time in a fresh process.
+
+    python benchmarks/startup.py                                           # both ResNets at 1024 pixels
+    python benchmarks/startup.py --network resnet50 --peer torchvision --json startup.json
+
+The second detection stands beside the first: the difference is what tracing and the like cost once. `import mrcnn.utils`
+alone is timed as well; that is all that a program needs which only reads data or draws.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout runs without being installed
+
+import common
+import fresh
+from common import NETWORKS, PEERS
+
+STAGES = ("Python", "import", "build", "first detection", "second detection")
+ALONE = "import alone"  # of mrcnn.utils, or of torchvision.ops
+
+
+def measure(args, contenders, task, **arguments):
+    """{contender: {stage: seconds of all runs}}; the first run of each is not counted, as it reads files anew."""
+    seconds = {name: [] for name in contenders}
+    for _ in range(1 + args.runs):
+        for name in contenders:
+            seconds[name].append(fresh.run(task, backend=args.backend, contender=name, **arguments)["seconds"])
+    return {name: {stage: [run[stage] for run in runs[1:]] for stage in runs[0]} for name, runs in seconds.items()}
+
+
+def rows_of(case, stages):
+    """A row per contender with a summary of each stage, and of all up to the first detection together."""
+    rows = []
+    for name, seconds in case.items():
+        counted = [seconds[stage] for stage in stages if stage != "second detection"]
+        whole = [sum(values) for values in zip(*counted)]
+        summaries = {stage: common.summary(seconds[stage]) for stage in stages}
+        rows.append({"contender": name, "stages": summaries, "seconds": common.summary(whole)})
+    return common.add_ratios(rows)
+
+
+def run(args):
+    """All figures, as `--json` writes them."""
+    contenders = ["mrcnn", *([args.peer] if args.peer else [])]
+    rows = [{"what": ALONE} | row for row in rows_of(measure(args, contenders, "utils"), STAGES[:2])]
+    for network in args.network:
+        for precision in args.precision:
+            fit = [name for name in contenders if name == "mrcnn" or network != "small"]
+            case = measure(args, fit, "detect", network=network, size=args.size, instances=0,
+                           photo=(args.size, args.size), precision=precision)  # fmt: skip
+            what = f"{network}, {precision}"
+            rows += [{"what": what} | row for row in rows_of(case, STAGES)]
+    packages = ["keras", "numpy", args.backend, *([PEERS[args.peer], args.peer] if args.peer else [])]
+    return {"input": {"backend": args.backend, "size": args.size, "runs": args.runs}, "machine": common.machine(),
+            "versions": common.versions(packages), "cases": rows}  # fmt: skip
+
+
+def report(figures, markdown=False):
+    """The figures as lines of text."""
+    given = figures["input"]
+    header = ["", "of", *STAGES[:4], "in all", "least", "most", "times mrcnn", STAGES[4]]
+
+    def cell(row, stage):
+        return f"{row['stages'][stage]['median']:.2f} s" if stage in row["stages"] else ""
+
+    rows = [
+        [row["what"], row["contender"], *(cell(row, stage) for stage in STAGES[:4]), *common.spread(row["seconds"], 2),
+         f"{row['times_mrcnn']:.2f}" if "times_mrcnn" in row else "", cell(row, STAGES[4])] for row in figures["cases"]
+    ]  # fmt: skip
+    title = (f"from the start of Python to the first result at {given['size']} pixels on {given['backend']}, medians of "
+             f"{given['runs']} runs")  # fmt: skip
+    note = f"{ALONE}: mrcnn.utils" + (", torchvision.ops" if "torchvision" in figures["versions"] else "")
+    return [title, "", *common.table(header, rows, markdown), "", note]
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description="Time import, build and first detection in fresh processes.")
+    parser.add_argument("--network", choices=NETWORKS, nargs="+", default=["resnet50", "resnet101"],
+                        help="that of the Shapes sample, or a ResNet (default: both ResNets)")  # fmt: skip
+    parser.add_argument("--size", type=common.side, default=1024, help="of the photo, pixels (default: 1024)")
+    common.add_arguments(parser, runs=3, peak=False)
+    args = parser.parse_args(arguments)
+    common.check_arguments(parser, args, load=False)
+    figures = run(args)
+    common.finish(args, figures, report(figures, args.markdown))
+
+
+if __name__ == "__main__":
+    main()
