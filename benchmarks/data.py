@@ -9,6 +9,7 @@ batches as any other does: through Keras' `fit`, with the threads of `DATA_WORKE
 """
 
 import argparse
+import itertools
 import os
 import sys
 import time
@@ -92,7 +93,7 @@ def seconds_of_batches(stream, count, runs):
     finally:
         stop_threads(stream)
     marks = ends[WARM_UP - 1 :: count]
-    return [end - start for start, end in zip(marks, marks[1:])]
+    return [end - start for start, end in itertools.pairwise(marks)]
 
 
 def run(args):

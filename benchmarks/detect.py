@@ -46,11 +46,11 @@ def makers(args, setting):
 
 def measure(setting, detectors, kind, runs):
     """The rows of a case, one for each of the contenders that take turns."""
-    import networks
+    import contenders
 
     photos = make_photos(kind, setting["size"], setting["batch"])
     for name, detector in detectors.items():
-        networks.check_found(name, detector.detect(photos), setting["instances"])
+        contenders.check_found(name, detector.detect(photos), setting["instances"])
     calls = {name: functools.partial(detector.detect, photos) for name, detector in detectors.items()}
     seconds = common.take_turns(calls, runs)
     return [

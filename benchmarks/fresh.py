@@ -56,7 +56,7 @@ def utils(stages, contender):
 
 
 def load(stages, contender):
-    """Imports a contender, then its module here, which has little to add."""
+    """Imports a contender, and then its module here, as the next stage."""
     if contender == "mrcnn":
         import mrcnn.model  # noqa: F401
     else:
@@ -72,7 +72,7 @@ def load(stages, contender):
 def detect(stages, contender, network, size, instances, photo, precision, masks="full"):
     """Detects twice in a photo of (width, height)."""
     module = load(stages, contender)
-    from networks import check_found
+    from contenders import check_found
     from photos import make_photo
 
     photos = [make_photo(*photo)]
@@ -90,7 +90,7 @@ def detect(stages, contender, network, size, instances, photo, precision, masks=
 def train(stages, contender, network, size, batch, layers, precision):
     """Trains three steps on images with ten objects each."""
     module = load(stages, contender)
-    from networks import check_loss, training_case
+    from contenders import check_loss, training_case
 
     trainer = module.Trainer(*training_case(network, "objects", size, batch, precision), layers)
     stages.done("build")
@@ -113,9 +113,9 @@ def peak_memory():
 
 def peak_device_memory():
     """The most memory of a GPU that was in use, bytes; None without one."""
-    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
-        if used := sys.modules["torch"].cuda.max_memory_allocated():
-            return used
+    if "torch" in sys.modules:
+        torch = sys.modules["torch"]
+        return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
     if "jax" in sys.modules:
         devices = [device for device in sys.modules["jax"].local_devices() if device.platform != "cpu"]
         return devices[0].memory_stats()["peak_bytes_in_use"] if devices else None

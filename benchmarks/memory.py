@@ -3,8 +3,8 @@
     python benchmarks/memory.py
     python benchmarks/memory.py --cases import resnet50 large50 --peer torchvision --json memory.json
 
-It is the largest resident set of the process (RSS), Python and all libraries included; on a GPU also the most of its memory
-that was in use.
+It is the largest resident set of the process (RSS), Python and all libraries included; on a GPU also the most of its
+memory that was in use.
 """
 
 import argparse

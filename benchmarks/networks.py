@@ -10,33 +10,12 @@ import math
 
 import numpy as np
 import operations
-from common import load_sample
-from photos import Objects, make_photo
+from contenders import BOX_SIDE, LEARNING_RATE, PROPOSALS, geometric_mean, make_config
+from photos import make_photo
 
-from mrcnn.config import Config
 from mrcnn.data.loader import DataGenerator
 from mrcnn.engine.training import layer_regex
 from mrcnn.model import MaskRCNN
-
-PROPOSALS = 1000
-LEARNING_RATE = 1e-6  # so small that the losses stay finite, whatever the weights
-BOX_SIDE = 1 / 8  # of forced instances, the geometric mean of both sides, of the side of the image
-CLASSES = 81
-
-
-def base_of(network):
-    """The Config of a network, and the settings that make it this network."""
-    if network == "small":
-        return load_sample("shapes").SmallShapesConfig, {}
-    return Config, {"NUM_CLASSES": CLASSES, "BACKBONE": network}
-
-
-def make_config(network, size, batch, precision="float32", **settings):
-    """A Config for square images."""
-    base, own = base_of(network)
-    own |= {"NAME": "benchmark", "IMAGES_PER_GPU": batch, "IMAGE_MIN_DIM": size, "IMAGE_MAX_DIM": size,
-            "PRECISION": precision, "SEED": 0}  # fmt: skip
-    return type("Timed", (base,), own | settings)()
 
 
 # ------------------------------------------------------------------ detection
@@ -99,21 +78,6 @@ class Detector:
         return operations.gflop(operations.detection(model, self.config, anchors, len(photos), self.instances))
 
 
-def geometric_mean(boxes):
-    """Of the sides of boxes [N, (y1, x1, y2, x2)] that have an area."""
-    boxes = np.asarray(boxes, np.float64)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    return float(np.exp(np.log(sides[(sides > 0).all(axis=1)]).mean()))
-
-
-def check_found(name, boxes, instances):
-    """Raises a RuntimeError unless every photo has so many boxes."""
-    found = [len(rows) for rows in boxes]
-    if any(count != instances for count in found):
-        raise RuntimeError(f"{name} was to find {instances} instances in each photo, but found "
-                           f"{', '.join(map(str, found))}: its times would not be comparable")
-
-
 def count_detection(network, size, instances):
     """{part: multiply-adds} of a detection with so many instances; see `operations.detection`."""
     config = make_config(network, size, 1, POST_NMS_ROIS_INFERENCE=PROPOSALS, DETECTION_MAX_INSTANCES=max(instances, 1))
@@ -123,24 +87,6 @@ def count_detection(network, size, instances):
 
 
 # ------------------------------------------------------------------ training
-def training_case(network, images, size, batch, precision="float32"):
-    """The Config and the data set of a case.
-
-    Args:
-        network: see `Detector`.
-        images: "objects", or "shapes" for the sample of that name with its own settings.
-        size, batch, precision: see `Detector`.
-    """
-    if images == "objects":
-        config = make_config(network, size, batch, precision)
-        return config, Objects(batch, size, config.NUM_CLASSES - 1)
-    shapes = load_sample("shapes")
-    own = {"IMAGES_PER_GPU": batch, "IMAGE_MIN_DIM": size, "IMAGE_MAX_DIM": size, "PRECISION": precision, "SEED": 0}
-    base = shapes.SmallShapesConfig if network == "small" else shapes.ShapesConfig
-    own |= {} if network == "small" else {"BACKBONE": network}
-    return type("Timed", (base,), own)(), shapes.make_dataset(batch, seed=0, side=size)
-
-
 class Trainer:
     """`keras_model.train_on_batch` of a MaskRCNN, set up as `MaskRCNN.train` does it; `fit` runs the same function.
 
@@ -167,9 +113,3 @@ class Trainer:
     def gflop(self):
         """GFLOP of a step."""
         return operations.training_gflop(self.model, [array.shape for array in self.batch])
-
-
-def check_loss(name, loss):
-    """Raises a RuntimeError unless the loss is finite."""
-    if not math.isfinite(loss):
-        raise RuntimeError(f"the loss of {name} is {loss}: its times would not be comparable")

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 import torch
-from networks import BOX_SIDE, CLASSES, LEARNING_RATE, PROPOSALS, geometric_mean
+from contenders import BOX_SIDE, CLASSES, LEARNING_RATE, PROPOSALS, geometric_mean
 from peak import torch_device, wait_for_torch
 from photos import make_photo
 from torchvision.models import detection

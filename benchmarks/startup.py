@@ -3,8 +3,8 @@
     python benchmarks/startup.py                                           # both ResNets at 1024 pixels
     python benchmarks/startup.py --network resnet50 --peer torchvision --json startup.json
 
-The second detection stands beside the first: the difference is what tracing and the like cost once. `import mrcnn.utils`
-alone is timed as well; that is all that a program needs which only reads data or draws.
+The second detection stands beside the first: the difference is what tracing and the like cost once. The import of
+`mrcnn.utils` alone is timed as well; that is all that a program needs which only reads data.
 """
 
 import argparse
@@ -70,8 +70,8 @@ def report(figures, markdown=False):
         [row["what"], row["contender"], *(cell(row, stage) for stage in STAGES[:4]), *common.spread(row["seconds"], 2),
          f"{row['times_mrcnn']:.2f}" if "times_mrcnn" in row else "", cell(row, STAGES[4])] for row in figures["cases"]
     ]  # fmt: skip
-    title = (f"from the start of Python to the first result at {given['size']} pixels on {given['backend']}, medians of "
-             f"{given['runs']} runs")  # fmt: skip
+    title = (f"from the start of Python to the first result at {given['size']} pixels on {given['backend']}, medians "
+             f"of {given['runs']} runs")  # fmt: skip
     note = f"{ALONE}: mrcnn.utils" + (", torchvision.ops" if "torchvision" in figures["versions"] else "")
     return [title, "", *common.table(header, rows, markdown), "", note]
 

@@ -4,9 +4,9 @@
     python benchmarks/training.py --images objects --size 512 --batch 1 --peer torchvision
     python benchmarks/training.py --backend jax --precision bfloat16 --layers all --json training.json
 
-Images are drawn, with ten objects each ("objects") or by the Shapes sample with its settings at 128 pixels and a batch of
-eight ("shapes"). This package and a peer take turns. GFLOP are estimated as three times the forward pass for layers that
-train and once for those that do not.
+Images are drawn, with ten objects each ("objects") or by the Shapes sample with its settings at 128 pixels and a batch
+of eight ("shapes"). This package and a peer take turns. GFLOP are estimated as three times the forward pass for layers
+that train and once for those that do not.
 """
 
 import argparse
@@ -38,10 +38,11 @@ def settings(args):
 
 def makers(args, setting):
     """What makes the contenders of a setting, {name: function}."""
+    import contenders
     import networks
 
     case = {key: value for key, value in setting.items() if key != "layers"}
-    config, dataset = networks.training_case(**case)
+    config, dataset = contenders.training_case(**case)
     made = {"mrcnn": functools.partial(networks.Trainer, config, dataset, setting["layers"])}
     if args.peer:
         import peer
@@ -52,12 +53,12 @@ def makers(args, setting):
 
 def measure(setting, trainers, runs):
     """The rows of a case, one for each of the contenders that take turns."""
-    import networks
+    import contenders
 
     seconds = common.take_turns({name: trainer.step for name, trainer in trainers.items()}, runs, WARM_UP)
     rows = []
     for name, trainer in trainers.items():
-        networks.check_loss(name, trainer.step())
+        contenders.check_loss(name, trainer.step())
         row = {"contender": name, "seconds": common.summary(seconds[name]), "gflop": trainer.gflop()}
         rows.append(setting | row)
     return rows
