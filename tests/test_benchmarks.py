@@ -1,0 +1,246 @@
+"""The benchmarks of speed and memory, each in its smallest form: what they print and write, and what they refuse."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import scripts
+
+common = scripts.load_benchmark("common")
+PROGRAMS = ("operations", "detect", "training", "data", "startup", "memory")
+SMALL = ["--network", "small", "--size", "128", "--runs", "1"]
+
+
+@pytest.fixture(scope="module")
+def programs():
+    return {name: scripts.load_benchmark(name) for name in PROGRAMS}
+
+
+@pytest.fixture
+def measured(programs, tmp_path, capsys, monkeypatch):
+    """Runs a program's `main`; what it printed, and the figures that it wrote."""
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+
+    def run(name, *arguments):
+        path = tmp_path / f"{name}.json"
+        programs[name].main([*arguments, "--json", str(path)])
+        return capsys.readouterr().out, json.loads(path.read_text())
+
+    return run
+
+
+def check_summary(row):
+    assert 0 < row["least"] <= row["median"] <= row["most"] and len(row["all"]) == 1
+
+
+# ------------------------------------------------------------------ the programs
+@pytest.mark.slow
+@pytest.mark.parametrize(("network", "wanted"), [("resnet50", 622), ("resnet101", 777)])
+def test_operations_of_a_detection(measured, network, wanted):
+    """Known from arithmetic on paper: GFLOP for 1024 pixels, 1000 regions and 100 masks."""
+    printed, figures = measured("operations", "--network", network)
+    (row,) = figures["rows"]
+    assert row["gflop"] == pytest.approx(wanted, rel=0.02) and f"{row['gflop']:.0f}" in printed
+    parts = {"pyramid": 59, "proposals": 104, "box head": 14, "mask head": 53}
+    assert {part: row["multiply_adds"][part] / 1e9 for part in parts} == pytest.approx(parts, rel=0.03)
+
+
+def test_operations_of_layers():
+    """Counted by hand, on a model with a model in it and with layers that share their work between regions."""
+    import keras
+
+    operations = scripts.load_benchmark("operations")
+    part = keras.Input((None, None, 4))
+    inner = keras.Model(part, keras.layers.Conv2D(2, 3, padding="same", name="rpn_a")(part))
+    image = keras.Input((None, None, 3), name="image")
+    features = keras.layers.Conv2D(4, 1, strides=2, name="res")(image)
+    twice = keras.layers.Add()([inner(features), inner(features)])
+    wide = keras.layers.Conv2DTranspose(5, 2, strides=2, name="mrcnn_mask_deconv")(twice)
+    model = keras.Model(image, keras.layers.Dense(7, name="mrcnn_class_logits")(wide))
+    counts = operations.by_part(model, [(3, 16, 16, 3)])
+    assert counts == {
+        "backbone": 3 * 64 * 4 * 3, "pyramid": 0, "proposals": 2 * 3 * 64 * 2 * 9 * 4,
+        "mask head": 3 * 64 * 2 * 4 * 5, "box head": 3 * 256 * 5 * 7,
+    }  # fmt: skip
+    model.get_layer("res").trainable = False
+    trained = operations.training_gflop(model, [(3, 16, 16, 3)])
+    assert trained == pytest.approx(2e-9 * (3 * sum(counts.values()) - 2 * counts["backbone"]))
+
+
+@pytest.mark.slow
+def test_detect(measured):
+    choices = ["--batch", "2", "--instances", "0", "7", "--photo", "small", "--peak-size", "128"]
+    printed, figures = measured("detect", *SMALL, *choices)
+    assert printed.startswith("detect at 128 pixels on tensorflow, 1 runs\n") and "products of 128 x 128" in printed
+    assert [row["instances"] for row in figures["cases"]] == [0, 7]
+    for row in figures["cases"]:
+        check_summary(row["seconds"])
+        assert row["contender"] == "mrcnn" and row["share_of_peak"] > 0 and f"{row['gflop']:.3g}" in printed
+    assert figures["cases"][0]["gflop"] < figures["cases"][1]["gflop"]
+    assert figures["peak"]["gflops"]["tensorflow"]["float32"] > 0 and "tensorflow" in figures["versions"]
+
+
+@pytest.mark.slow
+def test_training(measured):
+    printed, figures = measured("training", *SMALL, "--batch", "1", "--peak-size", "128", "--images", "objects",
+                                "--markdown")  # fmt: skip
+    assert "| network | images | size |" in printed
+    heads, everything = figures["cases"]
+    assert (heads["layers"], everything["layers"]) == ("heads", "all") and heads["gflop"] < everything["gflop"]
+    check_summary(heads["seconds"])
+
+
+@pytest.mark.slow
+def test_data(measured):
+    printed, figures = measured("data", "--sets", "drawn", "--workers", "0", "2", "--size", "128", "--runs", "1",
+                                "--batches", "2")  # fmt: skip
+    assert printed.startswith("training images per second at 128 pixels, 1 runs of 2 batches of 2; tensorflow\n")
+    assert [row["workers"] for row in figures["cases"]] == [0, 2]
+    for row in figures["cases"]:
+        check_summary(row["images_per_second"])
+
+
+def test_data_of_the_folder(measured, data_dir):
+    for name in ("balloon", "nucleus", "coco"):
+        measured("data", "--sets", name, "--data", str(data_dir), "--workers", "0", "--size", "128", "--runs", "1",
+                 "--batches", "1", "--batch", "1")  # fmt: skip
+
+
+@pytest.mark.slow
+def test_startup(measured):
+    printed, figures = measured("startup", *SMALL)
+    alone, network = figures["cases"]
+    assert alone["what"] == "import alone" and network["what"] == "small, float32" and "first detection" in printed
+    assert alone["stages"]["import"]["median"] < network["stages"]["import"]["median"], "it has Keras to import"
+    for row in figures["cases"]:
+        check_summary(row["seconds"])
+
+
+@pytest.mark.slow
+def test_memory(measured):
+    printed, figures = measured("memory", "--cases", "import", "small", "--size", "128", "--runs", "1")
+    alone, network = figures["cases"]
+    assert 2e7 < alone["bytes"]["median"] < network["bytes"]["median"] < 2e10 and "GB" in printed
+
+
+# ------------------------------------------------------------------ what they refuse
+@pytest.mark.parametrize("program, arguments, message", [
+    ("detect", ["--size", "100"], "must be a multiple of 64; received 100"),
+    ("detect", ["--runs", "0"], "must be 1 or more; received 0"),
+    ("detect", ["--instances", "-1"], "must be 0 or more; received -1"),
+    ("detect", ["--instances", "2000"], "a network of 1000 proposals finds 1000 at most"),
+    ("detect", ["--backend", "theano"], "invalid choice: 'theano'"),
+    ("detect", ["--network", "small", "--peer", "torchvision"], "it has ResNets only"),
+    ("training", ["--network", "small", "--peer", "torchvision"], "it has ResNets only"),
+    ("training", ["--layers", "5+"], "invalid choice: '5+'"),
+    ("data", ["--data", "nowhere"], "--data nowhere: there is no such folder"),
+    ("data", ["--data", "."], "it has no balloon/train, nucleus/stage1_train, coco/annotations"),
+    ("startup", ["--precision", "float16"], "invalid choice: 'float16'"),
+    ("memory", ["--cases", "none"], "invalid choice: 'none'"),
+    ("memory", ["--json", "none/x.json"], "there is no such folder"),
+    ("operations", ["--json", "none/x.json"], "there is no such folder"),
+])  # fmt: skip
+def test_wrong_arguments(programs, program, arguments, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        programs[program].main(arguments)
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_data_need_a_folder(programs, capsys, monkeypatch):
+    monkeypatch.delenv("MRCNN_DATA", raising=False)
+    with pytest.raises(SystemExit):
+        programs["data"].main([])
+    assert "with --data or MRCNN_DATA, or use --sets drawn" in capsys.readouterr().err
+
+
+def test_a_peer_or_a_backend_that_is_not_there(programs, capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("torchvision", "jax") else object())
+    wanted = {"--peer torchvision": "torchvision is not installed; pip install torch torchvision",
+              "--backend jax": 'it is not installed; pip install -e ".[jax]"'}  # fmt: skip
+    for arguments, message in wanted.items():
+        with pytest.raises(SystemExit):
+            programs["startup"].main(arguments.split())
+        assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_masks_that_this_version_does_not_have(programs, capsys, monkeypatch):
+    from mrcnn.model import MaskRCNN
+
+    monkeypatch.setattr(MaskRCNN, "detect", lambda self, images, verbose=0: [])
+    with pytest.raises(SystemExit):
+        programs["detect"].main(["--masks", "rle"])
+    assert "--masks rle: MaskRCNN.detect of this version returns full masks only" in capsys.readouterr().err
+
+
+def test_a_wrong_number_of_instances_is_an_error():
+    contenders = scripts.load_benchmark("contenders")
+    contenders.check_found("mrcnn", [np.zeros((3, 4))] * 2, 3)
+    with pytest.raises(RuntimeError, match=r"to find 3 instances in each photo, but found 3, 2:"):
+        contenders.check_found("mrcnn", [np.zeros((3, 4)), np.zeros((2, 4))], 3)
+    with pytest.raises(RuntimeError, match="the loss of mrcnn is nan"):
+        contenders.check_loss("mrcnn", float("nan"))
+
+
+# ------------------------------------------------------------------ the parts
+def test_turns_and_ratios():
+    turns = []
+    functions = {name: lambda name=name: turns.append(name) for name in "ab"}
+    seconds = common.take_turns(functions, runs=2, warm_up=1)
+    assert "".join(turns) == "ababab" and [len(values) for values in seconds.values()] == [2, 2]
+    rows = common.add_ratios([{"seconds": common.summary([1, 2, 4])}, {"seconds": common.summary([2, 6, 4])}])
+    assert "times_mrcnn" not in rows[0] and rows[1]["times_mrcnn"] == 2
+
+
+def test_tables():
+    header, rows = ["name", "s"], [["long name", "1.0"], ["b", "10.0"]]
+    assert common.table(header, rows) == ["name          s", "long name   1.0", "b          10.0"]
+    marked = ["| name | s |", "|---|---|", "| long name | 1.0 |", "| b | 10.0 |"]
+    assert common.table(header, rows, markdown=True) == marked
+    assert [common.number(value) for value in (1.754, 622.4, 12345)] == ["1.75", "622", "12,345"]
+
+
+def test_photos_are_smooth_and_of_their_seed():
+    photos = scripts.load_benchmark("photos")
+    one, again, other = (photos.make_photo(96, 64, seed) for seed in (0, 0, 1))
+    assert one.shape == (64, 96, 3) and one.dtype == np.uint8 and one.std() > 15
+    assert (one == again).all() and (one != other).any()
+    assert np.abs(np.diff(one.astype(int), axis=1)).mean() < 6, "neighbours are alike"
+
+
+def test_objects_have_masks_and_classes():
+    data = scripts.load_benchmark("photos").Objects(2, 128, classes=5)
+    masks, class_ids = data.load_mask(1)
+    assert masks.shape == (128, 128, 10) and masks.any(axis=(0, 1)).all() and set(class_ids) <= set(range(1, 6))
+    assert data.load_image(1).shape == (128, 128, 3) and data.num_classes == 6
+
+
+# ------------------------------------------------------------------ beside a peer
+@pytest.fixture
+def torchvision():
+    """Skips where torchvision is not installed, or cannot be imported."""
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
+    try:
+        import torchvision
+    except (ImportError, OSError, RuntimeError) as error:
+        pytest.skip(f"torchvision cannot be imported: {error}")
+    return torchvision
+
+
+@pytest.mark.slow
+def test_detect_beside_a_peer(torchvision, measured):
+    _, figures = measured("detect", "--network", "resnet50", "--size", "128", "--runs", "1", "--batch", "1",
+                          "--instances", "20", "--photo", "small", "--peak-size", "128", "--peer", "torchvision")
+    ours, peers = figures["cases"]
+    assert (ours["contender"], peers["contender"]) == ("mrcnn", "torchvision") and peers["times_mrcnn"] > 0
+    assert peers["gflop"] == pytest.approx(ours["gflop"], rel=0.15) and "torch" in figures["peak"]["gflops"]
+
+
+@pytest.mark.slow
+def test_training_beside_a_peer(torchvision, measured):
+    _, figures = measured("training", "--size", "128", "--runs", "1", "--batch", "1", "--images", "objects",
+                          "--layers", "heads", "--peak-size", "128", "--peer", "torchvision")
+    ours, peers = figures["cases"]
+    assert peers["contender"] == "torchvision" and peers["times_mrcnn"] > 0 and 0 < peers["gflop"] < ours["gflop"]
