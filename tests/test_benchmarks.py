@@ -235,7 +235,8 @@ def test_detect_beside_a_peer(torchvision, measured):
                           "--instances", "20", "--photo", "small", "--peak-size", "128", "--peer", "torchvision")
     ours, peers = figures["cases"]
     assert (ours["contender"], peers["contender"]) == ("mrcnn", "torchvision") and peers["times_mrcnn"] > 0
-    assert peers["gflop"] == pytest.approx(ours["gflop"], rel=0.15) and "torch" in figures["peak"]["gflops"]
+    # its RPN is half as wide, and an image this small leaves it fewer than 1000 proposals
+    assert 0.6 * ours["gflop"] < peers["gflop"] < ours["gflop"] and "torch" in figures["peak"]["gflops"]
 
 
 @pytest.mark.slow
