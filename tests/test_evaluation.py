@@ -13,6 +13,7 @@ from drawn import KINDS, Drawn, answers, counts, echo, evaluate, noisy, nothing,
 
 from mrcnn.engine import evaluation
 from mrcnn.engine.mask_rcnn import MaskRCNN
+from mrcnn.engine.scoring import encode_mask
 
 SEVERAL = several()
 
@@ -265,12 +266,22 @@ GOOD = result(*truth((1, 0, 0, 9, 9)))
         ([], "a result per image; it returned 0 for 1"),
         ([GOOD | {"scores": []}], "no. 0.*1 rois, 1 class_ids and 0 scores"),
         ([GOOD | {"class_ids": [4]}], "no. 0.*class ids from 4 to 4; those of the data set go from 1 to 3"),
-        ([GOOD | {"masks": np.zeros((5, 5, 1))}], r"no. 0.*\(64, 80, 1\); detect returned \(5, 5, 1\)"),
+        ([GOOD | {"masks": np.zeros((5, 5, 1))}], r"no. 0.*\(64, 80, 1\).*detect returned \(5, 5, 1\)"),
+        ([GOOD | {"masks": [{"size": [5, 5], "counts": "9"}]}], r"no. 0.*detect returned RLE of \[\(5, 5\)\]"),
     ],
 )
 def test_results_must_fit(results, message):
     with pytest.raises(ValueError, match=message):
         evaluate(lambda images: results, Drawn(truth()))
+
+
+def test_masks_may_be_compressed():
+    def compressed(images):
+        return [found | {"masks": [encode_mask(found["masks"][..., n]) for n in range(len(found["rois"]))]}
+                for found in echo(SEVERAL)(images)]  # fmt: skip
+
+    want, got = (evaluate(detect, SEVERAL)["segm"] for detect in (echo(SEVERAL), compressed))
+    assert got == want and got["AP"] > 0.9
 
 
 def test_an_error_of_the_model_names_the_images():

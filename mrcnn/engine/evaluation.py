@@ -65,7 +65,7 @@ def evaluate(detect, dataset, image_ids=None, limit=0, eval_type="both", batch_s
     """Measures how well a function finds the objects of a data set; docs/evaluation.md explains the numbers.
 
     Args:
-        detect: function of a list of images that returns a list of dicts as `MaskRCNN.detect`.
+        detect: function of a list of images that returns a list of dicts as `MaskRCNN.detect`; its masks may be RLE.
         dataset: Dataset, prepared.
         image_ids: indices of the images to evaluate; all by default.
         limit: int, only the first so many of them; 0 = all.
@@ -248,14 +248,28 @@ def _detect(detect, dataset, batch, coco_ids, with_masks):
     return rows, seconds
 
 
+def _is_rle(masks):
+    return isinstance(masks, list) and all(isinstance(mask, dict) for mask in masks)
+
+
+def _masks_fit(masks, shape, count):
+    if _is_rle(masks):
+        return len(masks) == count and all(tuple(mask["size"]) == tuple(shape) for mask in masks)
+    return np.shape(masks) == (*shape, count)
+
+
+def _described(masks):
+    return f"RLE of {[tuple(mask['size']) for mask in masks]}" if _is_rle(masks) else np.shape(masks)
+
+
 def _check_result(result, shape, num_classes, with_masks, where):
     count, class_ids = len(result["rois"]), np.abs(result["class_ids"])
     if len(class_ids) != count or len(result["scores"]) != count:
         raise ValueError(f"{where}: detect returned {count} rois, {len(class_ids)} class_ids and "
                          f"{len(result['scores'])} scores")
-    if with_masks and count and np.shape(result["masks"]) != (*shape, count):
-        raise ValueError(f"{where}: masks must be [height, width, N], {(*shape, count)}; detect returned "
-                         f"{np.shape(result['masks'])}")
+    if with_masks and count and not _masks_fit(result["masks"], shape, count):
+        raise ValueError(f"{where}: masks must be [height, width, N], {(*shape, count)}, or a list of N RLE of this "
+                         f"size; detect returned {_described(result['masks'])}")
     if count and not 1 <= class_ids.min() <= class_ids.max() < num_classes:
         raise ValueError(f"{where}: detect returned class ids from {class_ids.min()} to {class_ids.max()}; those of "
                          f"the data set go from 1 to {num_classes - 1}")

@@ -6,6 +6,7 @@ The file is long for its docstrings: this class is what users read. Its methods 
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import threading
 
@@ -418,7 +419,10 @@ class MaskRCNN:
             print(f"DETECTION_MIN_CONFIDENCE = {c.DETECTION_MIN_CONFIDENCE} keeps objects of lower scores out of the "
                   "AP: set it to 0 for figures to compare")
         most = max(evaluation.COCO_DETECTIONS, c.DETECTION_MAX_INSTANCES)
-        return evaluation.evaluate(self.detect, dataset, image_ids, limit, eval_type, c.BATCH_SIZE, most, verbose,
+        detect = self.detect
+        if getattr(detect, "__func__", None) is MaskRCNN.detect:  # nobody sees the masks: they need not be as large as the images
+            detect = functools.partial(detect, masks="box" if eval_type == "bbox" else "rle")
+        return evaluation.evaluate(detect, dataset, image_ids, limit, eval_type, c.BATCH_SIZE, most, verbose,
                                    c.IMAGE_CHANNEL_COUNT)  # fmt: skip
 
     def get_anchors(self, image_shape):

@@ -59,7 +59,7 @@ def coco_results(image_ref, rois, category_ids, scores, masks=None):
         rois: [N, (y1, x1, y2, x2)] number, pixels; None for no detections.
         category_ids: [N] int, as in the ground truth.
         scores: [N] float.
-        masks: [H, W, N] bool or integer; None leaves masks out.
+        masks: [H, W, N] bool or integer, or a list of N masks as `encode_mask` returns them; None leaves masks out.
 
     Returns:
         list of dicts: image_id, category_id, bbox [x, y, width, height], score, segmentation (compressed RLE).
@@ -71,7 +71,9 @@ def coco_results(image_ref, rois, category_ids, scores, masks=None):
     for n, (y1, x1, y2, x2) in enumerate(np.asarray(rois).reshape(-1, 4).tolist()):
         row = {"image_id": image_ref, "category_id": int(category_ids[n]), "bbox": [x1, y1, x2 - x1, y2 - y1],
                "score": float(scores[n])}  # fmt: skip
-        rows.append(row if masks is None else row | {"segmentation": encode_mask(masks[:, :, n])})
+        if masks is not None:
+            row["segmentation"] = masks[n] if isinstance(masks, list) else encode_mask(masks[:, :, n])
+        rows.append(row)
     return rows
 
 
