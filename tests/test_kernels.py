@@ -189,5 +189,27 @@ def test_gradient_of_the_crops_is_right_on_every_run():
         np.testing.assert_array_equal(one, repeat)
 
 
+@pytest.mark.skipif(backend.backend() != "tensorflow", reason="the gradient is our own on TensorFlow only")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradient_and_crops_agree_on_what_lies_outside(compiled):
+    """At the border that is decided by the last digit, and a graph may compute it in another order."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    corners = np.pad(rng.uniform(0, 0.5, (4000, 2)), ((0, 0), (0, 2)), constant_values=1).astype("float32")
+    image = tf.constant(rng.normal(size=(1, 37, 53, 4)).astype("float32"))
+
+    def run(image):
+        boxes, levels = tf.clip_by_value(corners * 1.7, 0.0, 1.0)[None], tf.zeros([1, len(corners)], tf.int32)
+        with tf.GradientTape() as tape:
+            tape.watch(image)
+            total = tf.reduce_sum(kernels.pyramid_crop([image, image[:, ::2, ::2]], boxes, levels, (7, 7)))
+        return total, tf.reduce_sum(tape.gradient(total, image) * image)
+
+    # cropping is linear, so that the gradient times the image is the result
+    total, product = (tf.function(run) if compiled else run)(image)
+    np.testing.assert_allclose(product, total, rtol=1e-4)
+
+
 def test_memory_growth_without_a_gpu_does_nothing():
     assert kernels.enable_memory_growth() >= 0

@@ -1,12 +1,16 @@
 import golden_files
+import keras
 import numpy as np
 import pytest
+import tiny
 from arrays import array, tensor
 from keras import ops
 
 from mrcnn import model
 from mrcnn.config import Config
-from mrcnn.network.sampling import detection_targets, draw
+from mrcnn.data import loader
+from mrcnn.network import assemble, kernels
+from mrcnn.network.sampling import Positives, ZerosBelow, detection_targets, draw
 
 
 @pytest.mark.parametrize("case", golden_files.cases("model_functions", "DetectionTargetLayer"), ids=str)
@@ -65,3 +69,43 @@ def test_draw_is_uniform_and_seeded():
         counts[chosen] += 1
     assert not counts[10:].any() and counts[:10].min() > 40
     np.testing.assert_array_equal(array(draw(candidates, 4, 3)[0]), array(draw(candidates, 4, 3)[0]))
+
+
+# ------------------------------------------------------------------ rows with an object
+def test_positives_are_the_first_rows():
+    ids = np.array([[3, 1, 0, 0, 0], [2, 0, 0, 0, 0]], "int32")
+    given = [tensor(np.random.default_rng(0).random((2, 5, 4))), tensor(ids), tensor(np.ones((2, 5, 6, 6)))]
+    rows = 3 if kernels.FIXED_SHAPES else 2
+    for got, want in zip(Positives(3)(given), given, strict=True):
+        np.testing.assert_array_equal(array(got), array(want)[:, :rows])
+    for got, want in zip(Positives(None)(given), given, strict=True):
+        np.testing.assert_array_equal(array(got), array(want))
+    nothing = [given[0], tensor(np.zeros((2, 5), "int32")), given[2]]
+    assert array(Positives(0)(nothing)[0]).shape == (2, 1, 4)  # a convolution wants one row at least
+
+
+def test_rows_of_zeros_fill_up():
+    x = np.random.default_rng(0).random((2, 3, 4, 4, 5)).astype("float32")
+    filled = array(ZerosBelow(7)(tensor(x)))
+    np.testing.assert_array_equal(filled[:, :3], x)
+    assert filled.shape == (2, 7, 4, 4, 5) and not filled[:, 3:].any()
+
+
+def test_the_mask_head_learns_the_same_from_positives_alone(monkeypatch):
+    config = tiny.config(TRAIN_BN=False, RPN_NMS_THRESHOLD=0.99, POST_NMS_ROIS_TRAINING=1000)
+    batch = loader.DataGenerator(tiny.Squares(2), config, shuffle=False)[0]
+    trained = []
+    for rows in (Positives, lambda quota: Positives(None)):
+        monkeypatch.setattr(assemble, "Positives", rows)
+        keras.utils.set_random_seed(0)
+        built = assemble.build_model("training", config)
+        deltas = built.get_layer("rpn_model").get_layer("rpn_bbox_pred").kernel
+        deltas.assign(deltas * 0)  # proposals are anchors, and some of them fit
+        built.compile(keras.optimizers.SGD(0.1))
+        logs = built.train_on_batch(*batch, return_dict=True)
+        trained.append((logs, [array(weight) for weight in built.weights]))
+    (few, weights), (all_rows, others) = trained
+    assert few["mrcnn_mask_loss"] > 0 and built.outputs[6].shape[1] == config.TRAIN_ROIS_PER_IMAGE
+    assert few == pytest.approx(all_rows, rel=1e-5)
+    for got, want in zip(weights, others, strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5)

@@ -420,7 +420,7 @@ class MaskRCNN:
                   "AP: set it to 0 for figures to compare")
         most = max(evaluation.COCO_DETECTIONS, c.DETECTION_MAX_INSTANCES)
         detect = self.detect
-        if getattr(detect, "__func__", None) is MaskRCNN.detect:  # nobody sees the masks: they need not be as large as the images
+        if getattr(detect, "__func__", None) is MaskRCNN.detect:  # whose masks nobody will see at full size
             detect = functools.partial(detect, masks="box" if eval_type == "bbox" else "rle")
         return evaluation.evaluate(detect, dataset, image_ids, limit, eval_type, c.BATCH_SIZE, most, verbose,
                                    c.IMAGE_CHANNEL_COUNT)  # fmt: skip
