@@ -197,7 +197,7 @@ def test_another_stage_starts_without_momentum(run, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [
     {"USE_RPN_ROIS": False}, {"USE_MINI_MASK": False, "DATA_WORKERS": 0}, {"SEED": None, "TRAIN_BN": None},
-    {"IMAGE_RESIZE_MODE": "crop", "GRADIENT_CLIP_NORM": 0}])
+    {"IMAGE_RESIZE_MODE": "crop", "GRADIENT_CLIP_NORM": 0}, {"GRADIENT_ACCUMULATION": 2}])
 def test_settings_train(model_dir, settings):
     model, watch = make("training", model_dir, **settings), Watch()
     schedule = keras.optimizers.schedules.ExponentialDecay(0.01, 10, 0.5)

@@ -85,6 +85,26 @@ def test_optimizer_is_the_original_one():
         np.testing.assert_allclose(keras.ops.convert_to_numpy(weight), expected, rtol=1e-6)
 
 
+def test_accumulated_steps_are_one_of_a_large_batch():
+    rng = np.random.default_rng(0)
+    inputs, wanted, start, trained = rng.normal(size=(6, 5)), rng.normal(size=(6, 2)), None, []
+    for steps in (1, 3):
+        layer = keras.layers.Dense(2)
+        net = keras.Sequential([keras.Input((5,)), layer])
+        start = start or net.get_weights()
+        net.set_weights(start)
+        net.compile(training.make_optimizer(0.5, 0.9, 0.1, accumulation=steps), "mse")
+        for _ in range(2):
+            for part in np.split(np.arange(6), steps):
+                before = net.get_weights()
+                net.train_on_batch(inputs[part], wanted[part])
+        trained.append(net.get_weights())
+        assert any((now != then).any() for now, then in zip(trained[-1], before, strict=True))
+    for one, parts in zip(*trained, strict=True):
+        np.testing.assert_allclose(parts, one, atol=1e-5)
+        assert np.abs(one).max() > 0
+
+
 @pytest.mark.parametrize("clip_norm", [0, None])
 def test_clipping_can_be_off(clip_norm):
     assert training.make_optimizer(0.1, 0.9, clip_norm).global_clipnorm is None

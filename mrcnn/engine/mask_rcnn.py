@@ -82,6 +82,9 @@ class MaskRCNN:
         model = weights.speak_layout(build_model(mode, config))
         across_processes = mode == "training" and processes.count() > 1
         if config.GPU_COUNT > 1 or across_processes:
+            if config.GRADIENT_ACCUMULATION > 1:
+                raise ValueError(f"GRADIENT_ACCUMULATION = {config.GRADIENT_ACCUMULATION} is for one device; here "
+                                 "several share a batch. Raise IMAGES_PER_GPU instead")
             model = ParallelModel(model, config.GPU_COUNT, across_processes)
         return model
 
@@ -193,7 +196,8 @@ class MaskRCNN:
             ValueError: the model is for inference, or the learning rate is impossible.
         """
         self._require("training")
-        optimizer = training.make_optimizer(learning_rate, momentum, self.config.GRADIENT_CLIP_NORM)
+        c = self.config
+        optimizer = training.make_optimizer(learning_rate, momentum, c.GRADIENT_CLIP_NORM, c.GRADIENT_ACCUMULATION)
         self.keras_model.compile(optimizer=optimizer)
 
     def train(self, train_dataset, val_dataset, learning_rate, epochs, layers, augmentation=None, custom_callbacks=None,

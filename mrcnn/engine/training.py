@@ -118,13 +118,14 @@ def check_writable(model_dir):
         raise ValueError(f"model_dir = {model_dir!r} cannot be written to: choose another")
 
 
-def make_optimizer(learning_rate, momentum, clip_norm):
+def make_optimizer(learning_rate, momentum, clip_norm, accumulation=1):
     """Stochastic gradient descent with the norm of all gradients together limited, as the original's Keras did.
 
     Args:
         learning_rate: float or keras.optimizers.schedules.LearningRateSchedule.
         momentum: float.
         clip_norm: float; 0 or None does not clip.
+        accumulation: int, steps whose gradients are averaged, then clipped, for one change of the weights.
 
     Returns:
         keras.optimizers.SGD.
@@ -134,7 +135,9 @@ def make_optimizer(learning_rate, momentum, clip_norm):
     """
     check_learning_rate(learning_rate)
     rate = learning_rate if _is_schedule(learning_rate) else float(learning_rate)
-    return keras.optimizers.SGD(rate, momentum=momentum, global_clipnorm=clip_norm or None)
+    steps = accumulation if accumulation > 1 else None
+    clip = clip_norm or None
+    return keras.optimizers.SGD(rate, momentum=momentum, global_clipnorm=clip, gradient_accumulation_steps=steps)
 
 
 def build_optimizer(model):
