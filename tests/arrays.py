@@ -10,3 +10,9 @@ def tensor(x, dtype="float32"):
 
 def array(x):
     return np.asarray(ops.convert_to_numpy(x))
+
+
+def random_boxes(rng, *shape):
+    """Boxes [*shape, 4] of many sizes within the unit square, normalized."""
+    center, size = rng.uniform(0, 1, (*shape, 2)), rng.uniform(0.02, 0.5, (*shape, 2))
+    return np.concatenate([center - size / 2, center + size / 2], axis=-1).clip(0, 1).astype("float32")

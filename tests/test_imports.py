@@ -14,7 +14,8 @@ ROOMS = ["geometry", "drawing", "data", "network", "distribution", "engine"]
 PUBLIC = ["utils", "config", "model", "visualize", "parallel_model", "__main__"]
 FRAMEWORKS = {"tensorflow", "jax", "torch"}
 MAY_IMPORT_FRAMEWORKS = {
-    "network/kernels.py", "network/compiled.py", "distribution/devices.py", "distribution/processes.py",
+    "network/kernels.py", "network/cropping.py", "network/compiled.py", "distribution/devices.py",
+    "distribution/processes.py",
 }  # fmt: skip
 IN_GEOMETRY = {"numpy", "scipy", "skimage"}
 MAY_READ_CONFIG = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from mrcnn.network import kernels
+from mrcnn.network import cropping, kernels
 from mrcnn.network.tensors import log2, parse_image_meta
 
 
@@ -43,7 +43,7 @@ class PyramidROIAlign(keras.layers.Layer):
         boxes = ops.stop_gradient(boxes)
         image_shape = parse_image_meta(image_meta)["image_shape"][0]
         levels = pyramid_levels(boxes, ops.cast(image_shape[0] * image_shape[1], "float32"))
-        return kernels.pyramid_crop(feature_maps, boxes, levels, self.pool_shape)
+        return cropping.pyramid_crop(feature_maps, boxes, levels, self.pool_shape)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[0][:2], *self.pool_shape, input_shape[2][-1])
@@ -62,5 +62,5 @@ def crop_masks(masks, boxes, assignment, shape):
         [batch, N, height, width] float of zeros and ones (0.5 counts as 0, halves round to even).
     """
     planes = ops.transpose(ops.cast(masks, "float32"), (0, 3, 1, 2))
-    crops = kernels.crop_planes(planes, boxes, assignment, tuple(shape))
+    crops = cropping.crop_planes(planes, boxes, assignment, tuple(shape))
     return ops.stop_gradient(ops.round(crops))
