@@ -104,7 +104,7 @@ def main(arguments=None):
     try:
         if not args.gpus:
             divide_cpu(args.devices)
-        check_devices(args.devices)
+        check_devices(args.devices, "--devices")
     except (RuntimeError, ValueError) as error:
         parser.error(str(error))
     print(f"Backend {keras.backend.backend()}; devices: {', '.join(found_devices()[: args.devices])}")
