@@ -38,10 +38,15 @@ def part_of(name):
 
 
 def multiply_adds(layer, taken, given):
-    """Multiply-adds of a layer that takes and gives arrays of these shapes; None if it is of no kind that counts."""
+    """Multiply-adds of a layer that takes and gives arrays of these shapes; None if it is of no kind that counts.
+
+    How many rows the mask head has in training depends on the objects found: what is open is left out.
+    """
     import keras
     import numpy as np
 
+    if None in (*taken, *given):
+        return None
     if isinstance(layer, keras.layers.Conv2DTranspose):
         return int(np.prod(taken[:-1])) * int(np.prod(layer.kernel.shape))
     if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
