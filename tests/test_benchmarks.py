@@ -3,6 +3,7 @@
 import importlib.util
 import json
 
+import keras
 import numpy as np
 import pytest
 import scripts
@@ -246,3 +247,11 @@ def test_training_beside_a_peer(torchvision, measured):
                           "--layers", "heads", "--peak-size", "128", "--peer", "torchvision")
     ours, peers = figures["cases"]
     assert peers["contender"] == "torchvision" and peers["times_mrcnn"] > 0 and 0 < peers["gflop"] < ours["gflop"]
+
+
+def test_rows_whose_number_is_open_are_left_out():
+    operations = scripts.load_benchmark("operations")
+    layer = keras.layers.Conv2D(3, 1)
+    layer.build((None, 4, 4, 2))
+    assert operations.multiply_adds(layer, (1, 4, 4, 2), (1, 4, 4, 3)) == 4 * 4 * 2 * 3
+    assert operations.multiply_adds(layer, (1, None, 4, 4, 2), (1, None, 4, 4, 3)) is None
