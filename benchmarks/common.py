@@ -256,3 +256,22 @@ def finish(args, figures, lines):
     print("\n".join([*lines, "", *describe(figures)]))
     if args.json:
         args.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def measure_processes(parser, arguments, run, report):
+    """The whole of a program that measures in processes of their own, once its parser has the arguments it alone has.
+
+    Args:
+        parser: argparse.ArgumentParser.
+        arguments: list of str, or None for those of the command line.
+        run: function of the parsed arguments that returns the figures; a RuntimeError for a process that failed.
+        report: function of the figures and of whether Markdown is wanted that returns lines of text.
+    """
+    add_arguments(parser, runs=3, peak=False)
+    args = parser.parse_args(arguments)
+    check_arguments(parser, args, load=False)
+    try:
+        figures = run(args)
+    except RuntimeError as error:
+        sys.exit(str(error))
+    finish(args, figures, report(figures, args.markdown))

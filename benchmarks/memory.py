@@ -98,11 +98,7 @@ def main(arguments=None):
     parser.add_argument("--size", type=common.side, default=1024, help="of the network's images (default: 1024)")
     parser.add_argument("--batch", type=common.positive, default=1, help="images per training step (default: 1)")
     parser.add_argument("--masks", choices=("full", "box", "rle"), default="full", help="of detect (default: full)")
-    common.add_arguments(parser, runs=3, peak=False)
-    args = parser.parse_args(arguments)
-    common.check_arguments(parser, args, load=False)
-    figures = run(args)
-    common.finish(args, figures, report(figures, args.markdown))
+    common.measure_processes(parser, arguments, run, report)
 
 
 if __name__ == "__main__":

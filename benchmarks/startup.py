@@ -81,11 +81,7 @@ def main(arguments=None):
     parser.add_argument("--network", choices=NETWORKS, nargs="+", default=["resnet50", "resnet101"],
                         help="that of the Shapes sample, or a ResNet (default: both ResNets)")  # fmt: skip
     parser.add_argument("--size", type=common.side, default=1024, help="of the photo, pixels (default: 1024)")
-    common.add_arguments(parser, runs=3, peak=False)
-    args = parser.parse_args(arguments)
-    common.check_arguments(parser, args, load=False)
-    figures = run(args)
-    common.finish(args, figures, report(figures, args.markdown))
+    common.measure_processes(parser, arguments, run, report)
 
 
 if __name__ == "__main__":
