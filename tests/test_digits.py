@@ -39,6 +39,13 @@ def test_wrong_arguments(arguments, capsys):
     assert "--devices" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch has one device, and says so")
+def test_too_many_gpus(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        digits.main(["--devices", "99", "--gpus"])
+    assert "--devices 99: found " in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.backend
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])

@@ -28,20 +28,18 @@ def found_devices():
     return keras.distribution.list_devices()
 
 
-def check_devices(gpu_count, setting="GPU_COUNT"):
-    """Raises a ValueError that lists the devices found if there are fewer than a setting asks for."""
+def check_devices(gpu_count):
+    """Raises a ValueError that lists the devices found if there are fewer than a config asks for."""
     if gpu_count == 1:
         return
     found = found_devices()
-    listed = f"{setting} = {gpu_count}: found {len(found)} ({', '.join(found)})"
+    listed = f"GPU_COUNT = {gpu_count}: found {len(found)} ({', '.join(found)})"
     if BACKEND == "torch":
-        raise ValueError(f"{listed}. The torch backend runs on one device: use {setting} = 1, or the backend "
+        raise ValueError(f"{listed}. The torch backend runs on one device: use GPU_COUNT = 1, or the backend "
                          "tensorflow or jax")
     if len(found) < gpu_count:
         kind = found[0].split(":")[0]
-        remedy = f"Use {setting} = {len(found)}"
-        if setting == "GPU_COUNT":
-            remedy += ", and IMAGES_PER_GPU for the batch size"
+        remedy = f"Use GPU_COUNT = {len(found)}, and IMAGES_PER_GPU for the batch size"
         if kind == "cpu":
             remedy += ("; no GPU was found, and a CPU counts as one device unless it is divided, see `divide_cpu` in "
                        "mrcnn.parallel_model")

@@ -104,7 +104,10 @@ def main(arguments=None):
     try:
         if not args.gpus:
             divide_cpu(args.devices)
-        check_devices(args.devices, "--devices")
+        elif len(found_devices()) < args.devices and keras.backend.backend() != "torch":
+            found = ", ".join(found_devices())
+            parser.error(f"--devices {args.devices}: found {found}. Without --gpus the CPU is divided into so many")
+        check_devices(args.devices)
     except (RuntimeError, ValueError) as error:
         parser.error(str(error))
     print(f"Backend {keras.backend.backend()}; devices: {', '.join(found_devices()[: args.devices])}")

@@ -221,8 +221,18 @@ def unmold_mask(mask, bbox, image_shape):
         [H, W] bool.
     """
     full_mask = np.zeros(image_shape[:2], bool)
-    _paste(full_mask, bbox, np.asarray(mask), lambda values: values >= 0.5)
+    paste_mask(full_mask, mask, bbox)
     return full_mask
+
+
+def paste_mask(canvas, mask, bbox):
+    """Writes a mask of the network into the part of a larger one that its box covers.
+
+    Args:
+        canvas: [H, W] bool, changed within the box.
+        mask, bbox: see `unmold_mask`.
+    """
+    _paste(canvas, bbox, np.asarray(mask), lambda values: values >= 0.5)
 
 
 def resize_to_box(mask, box):
