@@ -66,6 +66,9 @@ class Config:
     # "float32", or "bfloat16": convolutions and dense layers then compute with numbers of half the size, faster where
     # the hardware has them. Weights, boxes, scores and losses stay float32, and the weights files are the same.
     PRECISION = "float32"
+    # Whether XLA compiles the network: True, False, or "auto" for where it is faster, which is on JAX, and on GPUs. It
+    # makes a program for each size of image, which takes long, a minute or more on a CPU.
+    JIT = "auto"
 
     # ---- region proposals (first stage)
     # Side of the anchors in pixels, one per level P2 to P6. Fit them to the size of your objects after resizing.
@@ -233,7 +236,7 @@ class Config:
 
     def _check_choice(self, name, choices, otherwise=""):
         if (value := getattr(self, name)) not in choices:
-            self._fail(name, f"must be one of {choices}{otherwise}.{did_you_mean(value, choices)}")
+            self._fail(name, f"must be one of {choices}{otherwise}.{did_you_mean(value, filter(_is_text, choices))}")
 
     def _image_shape(self):
         largest = self.IMAGE_MAX_DIM or self.IMAGE_MIN_DIM or Config.IMAGE_MAX_DIM
@@ -302,6 +305,7 @@ class Config:
 
     def _check_network(self):
         self._check_choice("PRECISION", PRECISIONS)
+        self._check_choice("JIT", JIT_CHOICES)
         if isinstance(self.BACKBONE, str):
             self._check_choice("BACKBONE", BACKBONES, " or a callable")
             if list(self.BACKBONE_STRIDES) != Config.BACKBONE_STRIDES:
@@ -329,6 +333,7 @@ class Config:
 RESIZE_MODES = ("square", "pad64", "crop", "none")
 BACKBONES = ("resnet50", "resnet101")
 PRECISIONS = ("float32", "bfloat16")
+JIT_CHOICES = ("auto", True, False)
 SETTINGS = tuple(name for name in vars(Config) if name.isupper())
 # Settings that are made from others, and which.
 COMPUTED = {
@@ -355,6 +360,10 @@ def _is_bool(value):
     return isinstance(value, (bool, np.bool_))
 
 
+def _is_text(value):
+    return isinstance(value, str)
+
+
 def _is_list_of(fits, length=None):
     def check(value):
         is_list = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim == 1)
@@ -374,7 +383,7 @@ def _expected(default):
         (_is_int, "a whole number (an int; divide with //)"),
         (_is_number, "a finite number"),
         (_is_list_of(_is_number), "a list of finite numbers"),
-        (lambda value: isinstance(value, str), "a text"),
+        (_is_text, "a text"),
     )
     return next(((fits, wanted) for fits, wanted in kinds if fits(default)), (None, None))
 
@@ -385,9 +394,9 @@ def _is_loss_weights(value):
 
 _PAIR = "two whole numbers, (height, width)"
 _EXPECTED = {name: _expected(getattr(Config, name)) for name in SETTINGS} | {
-    "NAME": (_or_none(lambda value: isinstance(value, str)), "a text"),
+    "NAME": (_or_none(_is_text), "a text"),
     "SEED": (_or_none(lambda value: _is_int(value) and 0 <= value < 2**32), "None or an int from 0 to 2**32 - 1"),
-    "BACKBONE": (lambda value: isinstance(value, str) or callable(value), "a text or a callable"),
+    "BACKBONE": (lambda value: _is_text(value) or callable(value), "a text or a callable"),
     "COMPUTE_BACKBONE_SHAPE": (_or_none(callable), "None or a callable"),
     "BACKBONE_STRIDES": (_is_list_of(_is_int), "a list of whole numbers"),
     "MASK_SHAPE": (_is_list_of(_is_int, 2), _PAIR),
@@ -397,5 +406,6 @@ _EXPECTED = {name: _expected(getattr(Config, name)) for name in SETTINGS} | {
     "DETECTION_MIN_CONFIDENCE": (_or_none(_is_number), "None or a number"),
     "GRADIENT_CLIP_NORM": (_or_none(_is_number), "None or a number"),
     "TRAIN_BN": (_or_none(_is_bool), "None, False or True"),
+    "JIT": (lambda value: _is_text(value) or _is_bool(value), '"auto", True or False'),
     "LOSS_WEIGHTS": (_is_loss_weights, "a dict from the names of losses to numbers of 0 or more"),
 }

@@ -22,6 +22,23 @@ def test_gather_rows_stays_within_its_image():
     np.testing.assert_array_equal(array(picked), [x[0, [3, 0]], x[1, [1, 1]]])
 
 
+# ------------------------------------------------------------------ the compiler
+def test_what_jit_means():
+    name = backend.backend()
+    if name != "tensorflow":  # there it is a matter of GPUs
+        assert kernels.compiles("auto") is (name == "jax")
+    assert kernels.compiles(False) is False and kernels.compiles(False, 2) is False
+    if name == "torch":
+        with pytest.raises(ValueError, match='JIT = True: torch has no XLA. Use JIT = "auto"'):
+            kernels.compiles(True)
+        return
+    assert kernels.compiles(True) is True
+    if name == "tensorflow":
+        assert kernels.compiles("auto", 2) is False
+        with pytest.raises(ValueError, match="one device only, and GPU_COUNT = 2. Use JIT"):
+            kernels.compiles(True, 2)
+
+
 # ------------------------------------------------------------------ convolution
 @pytest.mark.skipif(backend.backend() != "tensorflow", reason="the gradient is our own on TensorFlow only")
 @settings(deadline=None, max_examples=25)

@@ -207,6 +207,21 @@ def test_settings_train(model_dir, settings):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch has no XLA")
+def test_xla_trains_the_same(model_dir):
+    """All regions are taken, because XLA draws other random numbers."""
+    all_regions = {"USE_RPN_ROIS": False, "TRAIN_ROIS_PER_IMAGE": 1100, "ROI_POSITIVE_RATIO": 0.03}
+    steps = []
+    for jit in (False, True):
+        model, watch = make("training", model_dir, JIT=jit, STEPS_PER_EPOCH=3, **all_regions), Watch()
+        model.train(TRAIN, VALIDATION, 0.01, 1, "all", custom_callbacks=[watch])
+        steps.append([list(step.values()) for step in watch.steps])
+        assert model.keras_model.jit_compile is jit
+    assert np.min(steps) > 0
+    np.testing.assert_allclose(*steps, rtol=1e-4)
+
+
+@pytest.mark.slow
 def test_a_broken_loss_keeps_the_last_checkpoint(run, tmp_path):
     done, _, _, _ = run
     model = make("training", str(tmp_path))

@@ -75,7 +75,7 @@ def test_draw_is_uniform_and_seeded():
 def test_positives_are_the_first_rows():
     ids = np.array([[3, 1, 0, 0, 0], [2, 0, 0, 0, 0]], "int32")
     given = [tensor(np.random.default_rng(0).random((2, 5, 4))), tensor(ids), tensor(np.ones((2, 5, 6, 6)))]
-    rows = 3 if kernels.FIXED_SHAPES else 2
+    rows = 3 if kernels.fixed_shapes() else 2
     for got, want in zip(Positives(3)(given), given, strict=True):
         np.testing.assert_array_equal(array(got), array(want)[:, :rows])
     for got, want in zip(Positives(None)(given), given, strict=True):

@@ -31,11 +31,20 @@ class MaskRCNNModel(keras.Model):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        # XLA loses to oneDNN on a CPU and has no kernel for TensorFlow's crop_and_resize
-        self.jit_compile = kernels.BACKEND == "jax"
+        self.jit_compile = kernels.compiles("auto")
+
+    @property
+    def jit_compile(self):
+        """Whether XLA compiles what trains and predicts. It may, whatever layers say that could not on their own."""
+        return self._jit_compile
+
+    @jit_compile.setter
+    def jit_compile(self, value):
+        self._jit_compile = bool(value)
 
     def call(self, inputs, training=None, mask=None):
-        return self.run_layers(self._standardize_inputs(inputs), training)
+        with kernels.for_xla(self.jit_compile):
+            return self.run_layers(self._standardize_inputs(inputs), training)
 
     def run_layers(self, inputs, training=None, instead=None):
         """Runs the layers on a list of tensors.
@@ -64,7 +73,7 @@ class MaskRCNNModel(keras.Model):
         return self._run_through_graph(inputs, operation_fn=with_phase)
 
     def compile(self, *args, **kwargs):
-        super().compile(*args, **{"jit_compile": kernels.BACKEND == "jax", **kwargs})
+        super().compile(*args, **{"jit_compile": self.jit_compile, **kwargs})
 
 
 class TrainingModel(MaskRCNNModel):
@@ -299,5 +308,8 @@ def build_training_model(config):
 def build_model(mode, config):
     """The Keras model of a config for `mode` "training" or "inference"."""
     build = build_training_model if mode == "training" else build_inference_model
-    with precision("float32"):  # boxes, scores and losses, whatever Keras was set to elsewhere
-        return build(config)
+    jit = kernels.compiles(config.JIT, config.GPU_COUNT)
+    with precision("float32"), kernels.for_xla(jit):  # boxes, scores, losses are exact, whatever Keras was set to
+        model = build(config)
+    model.jit_compile = jit
+    return model

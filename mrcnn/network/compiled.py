@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from mrcnn.network.kernels import BACKEND
+from mrcnn.network.kernels import BACKEND, for_xla
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -14,29 +14,32 @@ elif BACKEND == "jax":
 elif BACKEND == "torch":
     import torch
 
-_SHAPES = 16  # compiled programs that are kept on JAX, which needs one for each shape
+_SHAPES = 16  # programs of XLA that are kept; it needs one for each shape
 
 
-def compiled(function, model):
+def compiled(function, model, jit):
     """Compiles a function of tensors that runs layers of a model; weights assigned later count at the next call.
 
     TensorFlow makes one graph for the shapes of the first call, which are all there are as long as images are molded
-    to one size, and one for all others; JAX one program for each shape; torch runs step by step.
+    to one size, and one for all others; XLA, which JAX is, one program for each shape; torch runs step by step.
 
     Args:
         function: of float tensors; it returns a tuple of tensors.
         model: keras.Model whose variables the function reads.
+        jit: bool, whether XLA compiles it.
 
     Returns:
         A function of float32 arrays that returns a tuple of arrays; not to be called by several threads at once.
     """
-    return {"tensorflow": _Graphs, "jax": _Programs, "torch": _Steps}[BACKEND](function, model)
+    if BACKEND == "tensorflow":
+        return _XLAGraphs(function) if jit else _Graphs(function)
+    return _Programs(function, model, jit) if BACKEND == "jax" else _Steps(function)
 
 
 class _Graphs:
     """TensorFlow: a graph of fixed shapes, whose fusions need them, and one in which the sides that vary are open."""
 
-    def __init__(self, function, model):
+    def __init__(self, function):
         self._function = function
         self._fixed = self._open = self._first = self._signature = None
 
@@ -60,21 +63,40 @@ class _Graphs:
         return tf.function(self._function, input_signature=signature, autograph=False)
 
 
+class _XLAGraphs:
+    """TensorFlow: graphs that XLA compiles, one for each shape."""
+
+    def __init__(self, function):
+        self._function, self._graphs = function, {}
+
+    def __call__(self, *arrays):
+        shapes = tuple(np.shape(array) for array in arrays)
+        if shapes not in self._graphs:
+            for old in list(self._graphs)[: 1 - _SHAPES]:
+                del self._graphs[old]
+            self._graphs[shapes] = tf.function(self._traced, jit_compile=True, autograph=False)
+        return tuple(result.numpy() for result in self._graphs[shapes](*map(tf.convert_to_tensor, arrays)))
+
+    def _traced(self, *tensors):
+        with for_xla():
+            return self._function(*tensors)
+
+
 class _Programs:
     """JAX: the weights are arguments, so that they are neither copied into the program nor frozen."""
 
-    def __init__(self, function, model):
-        self._variables, self._shapes = model.variables, set()
+    def __init__(self, function, model, jit):
+        self._variables, self._shapes, self._jit = model.variables, set(), jit
 
         def run(weights, *tensors):
             with keras.StatelessScope(state_mapping=list(zip(self._variables, weights, strict=True))):
                 return function(*tensors)
 
-        self._run = jax.jit(run)
+        self._run = jax.jit(run) if jit else run
 
     def __call__(self, *arrays):
         self._shapes.add(tuple(np.shape(array) for array in arrays))
-        if len(self._shapes) > _SHAPES:
+        if self._jit and len(self._shapes) > _SHAPES:
             self._run.clear_cache()
             self._shapes.clear()
         results = self._run([variable.value for variable in self._variables], *arrays)
@@ -84,7 +106,7 @@ class _Programs:
 class _Steps:
     """torch: nothing is compiled, and nothing kept for gradients."""
 
-    def __init__(self, function, model):
+    def __init__(self, function):
         self._function = function
 
     def __call__(self, *arrays):

@@ -27,7 +27,7 @@ def crop_and_resize(images, boxes, box_indices, crop_shape):
         [R, height, width, channels] float32.
     """
     boxes = ops.stop_gradient(boxes)
-    if BACKEND == "tensorflow":
+    if kernels.has_own_kernels():
         return tf.image.crop_and_resize(images, boxes, tf.cast(box_indices, "int32"), crop_shape)
     height, width, channels = images.shape[1:]
     table = ops.reshape(images, (-1, channels))
@@ -81,7 +81,7 @@ def pyramid_crop(feature_maps, boxes, levels, crop_shape):
     batch_ids = ops.repeat(ops.arange(shape[0], dtype="int32"), shape[1])
     flat_boxes = ops.reshape(boxes, (-1, 4))
     flat_levels = ops.reshape(levels, (-1,))
-    crop = _pyramid_tensorflow if BACKEND == "tensorflow" else _pyramid_gathered
+    crop = _pyramid_tensorflow if kernels.has_own_kernels() else _pyramid_gathered
     pooled = crop(feature_maps, flat_boxes, flat_levels, batch_ids, crop_shape)
     return ops.reshape(pooled, (-1, shape[1], *crop_shape, feature_maps[0].shape[-1]))
 
@@ -94,11 +94,10 @@ def _pyramid_of_one(maps, boxes, levels, crop_shape):
 def _pyramid_gathered(feature_maps, boxes, levels, batch_ids, crop_shape):
     """All levels as one table of pixels: every sample is a gather of four rows, shapes stay fixed."""
     sizes = np.array([fm.shape[1:3] for fm in feature_maps], "int32")
-    batch = feature_maps[0].shape[0]
-    starts = np.concatenate([[0], np.cumsum(batch * sizes[:-1].prod(axis=1))]).astype("int32")
+    starts = np.concatenate([[0], np.cumsum(sizes[:-1].prod(axis=1))]).astype("int32")  # of a batch of one
     table = ops.concatenate([ops.reshape(fm, (-1, fm.shape[-1])) for fm in feature_maps], axis=0)
     height, width = (ops.take(sizes[:, axis], levels) for axis in (0, 1))
-    start = ops.take(starts, levels) + batch_ids * height * width
+    start = ops.take(starts, levels) * ops.shape(feature_maps[0])[0] + batch_ids * height * width
     return _sample(table, boxes, start, height, width, crop_shape)
 
 
@@ -139,16 +138,20 @@ def _product(x, small):
     Whether a sample falls outside is a matter of one ulp, and XLA likes to merge a product into the next addition
     without rounding it; from two exact halves (`small` has 12 bits at most) the sum is the same either way.
     """
-    if BACKEND != "jax":
+    if not kernels.fixed_shapes():
         return x * small
-    bits = jax.lax.bitcast_convert_type(x, "uint32") & np.uint32(0xFFFFF000)
-    high = jax.lax.bitcast_convert_type(bits, "float32")
+    high = _bits(_bits(x, "uint32") & np.uint32(0xFFFFF000), "float32")
     return high * small + (x - high) * small
 
 
+def _bits(x, dtype):
+    """The same bits, read as another type."""
+    return jax.lax.bitcast_convert_type(x, dtype) if BACKEND == "jax" else tf.bitcast(x, dtype)
+
+
 def _quotient(x, number):
-    """x / number, rounded once: XLA would multiply by the rounded inverse of a constant that it sees."""
-    return x / (jax.lax.optimization_barrier(ops.full_like(x, number)) if BACKEND == "jax" else number)
+    """x / number, rounded once: XLA would multiply by the rounded inverse, if it could tell that this is a constant."""
+    return x / (number + 0.0 * x if kernels.fixed_shapes() else number)
 
 
 def _pyramid_tensorflow(feature_maps, boxes, levels, batch_ids, crop_shape):

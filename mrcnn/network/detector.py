@@ -32,7 +32,7 @@ class Detector:
 
     def __init__(self, model):
         self._model = model
-        self._run = compiled(self._forward, model)
+        self._run = compiled(self._forward, model, model.jit_compile)
 
     def __call__(self, images, image_metas, anchors):
         return self._run(images, image_metas, anchors)
@@ -41,7 +41,7 @@ class Detector:
         found = {}
 
         def boxes(detections):
-            found["rows"] = detections if kernels.FIXED_SHAPES else detections[:, :_most(detections)]
+            found["rows"] = detections if kernels.fixed_shapes() else detections[:, :_most(detections)]
             return found["rows"][..., :4]
 
         def masks(features):

@@ -6,6 +6,9 @@ the same numbers from tiled and gathered versions written in `keras.ops`.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+
 import numpy as np
 from keras import backend, distribution, ops, random
 
@@ -17,9 +20,53 @@ if BACKEND == "tensorflow":
 elif BACKEND == "jax":
     import jax
 
-FIXED_SHAPES = BACKEND == "jax"  # a program serves one shape
 _FEW = 8  # a gradient is computed place by place where less than one of so many places has any
 _TILE = 256  # boxes that are compared with each other at once
+_FOR_XLA = contextvars.ContextVar("for_xla", default=BACKEND == "jax")
+
+# ------------------------------------------------------------------------------------------------ the compiler
+
+
+@contextlib.contextmanager
+def for_xla(wanted=True):
+    """Has what is traced inside made of operations that XLA knows, if `wanted`; on JAX that is always so."""
+    token = _FOR_XLA.set(wanted or _FOR_XLA.get())
+    try:
+        yield
+    finally:
+        _FOR_XLA.reset(token)
+
+
+def fixed_shapes():
+    """Whether a program serves one shape, as XLA's do: then no tensor is as long as something that was found."""
+    return _FOR_XLA.get()
+
+
+def has_own_kernels():
+    """Whether TensorFlow's own kernels may be used, which XLA does not know."""
+    return BACKEND == "tensorflow" and not _FOR_XLA.get()
+
+
+def compiles(jit, devices=1):
+    """What `Config.JIT` means here: whether XLA compiles the model.
+
+    Args:
+        jit: True, False, or "auto" for where it wins: on JAX, and on TensorFlow where there is a GPU.
+        devices: int, how many share a batch.
+
+    Raises:
+        ValueError: it is True, and the backend cannot do it.
+    """
+    if BACKEND == "jax":
+        return bool(jit)
+    several = BACKEND == "tensorflow" and devices > 1
+    if jit != "auto" and jit and (several or BACKEND == "torch"):
+        where = f"TensorFlow compiles for one device only, and GPU_COUNT = {devices}" if several else "torch has no XLA"
+        raise ValueError(f'JIT = True: {where}. Use JIT = "auto", or set KERAS_BACKEND=jax')
+    if jit == "auto":
+        return BACKEND == "tensorflow" and not several and bool(tf.config.list_physical_devices("GPU"))
+    return bool(jit)
+
 
 # ------------------------------------------------------------------------------------------------ several devices
 # TensorFlow runs the model once per device on that device's images, as a "replica". JAX runs it once on all images and
@@ -144,7 +191,7 @@ def convolve_where_needed(x, kernel, plain):
     Returns:
         [batch, H, W, filters], as `plain`.
     """
-    if BACKEND != "tensorflow":
+    if not has_own_kernels():
         return plain(x, kernel)
 
     @tf.custom_gradient
@@ -204,7 +251,7 @@ def non_max_suppression(boxes, max_output, iou_threshold, groups=None, valid=Non
         int32 [batch, max_output]: indices of the survivors in ascending order, then -1.
     """
     boxes = ops.stop_gradient(boxes)
-    if BACKEND == "tensorflow":
+    if has_own_kernels():
         return _nms_tensorflow(boxes, max_output, iou_threshold, groups, valid)
     ids = None if groups is None else groups[0]
     given = [tensor for tensor in (ids, valid) if tensor is not None]

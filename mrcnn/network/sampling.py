@@ -171,7 +171,7 @@ class Positives(keras.layers.Layer):
         if self.quota is None:
             return inputs
         count = self.quota
-        if not kernels.FIXED_SHAPES:
+        if not kernels.fixed_shapes():
             positives = ops.sum(ops.cast(inputs[1] > 0, "int32"), axis=1)
             count = ops.clip(ops.max(positives), 1, self.quota)
         return [x[:, :count] for x in inputs]
@@ -179,7 +179,7 @@ class Positives(keras.layers.Layer):
     def compute_output_spec(self, inputs):
         if self.quota is None:
             return [keras.KerasTensor(x.shape, x.dtype) for x in inputs]
-        rows = self.quota if kernels.FIXED_SHAPES else None
+        rows = self.quota if kernels.fixed_shapes() else None
         return [keras.KerasTensor((x.shape[0], rows, *x.shape[2:]), x.dtype) for x in inputs]
 
 
