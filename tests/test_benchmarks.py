@@ -9,7 +9,7 @@ import pytest
 import scripts
 
 common = scripts.load_benchmark("common")
-PROGRAMS = ("operations", "detect", "training", "data", "startup", "memory")
+PROGRAMS = ("operations", "detect", "training", "data", "startup", "memory", "agreement")
 SMALL = ["--network", "small", "--size", "128", "--runs", "1"]
 
 
@@ -126,6 +126,31 @@ def test_memory(measured):
     assert 2e7 < alone["bytes"]["median"] < network["bytes"]["median"] < 2e10 and "GB" in printed
 
 
+@pytest.mark.slow
+def test_agreement(measured):
+    printed, figures = measured("agreement", "--images", "10", "--precision", "float32", "bfloat16")
+    same, coarse = figures["cases"]
+    assert same["float32"] == same["matched"] > 10 and same["share"] == 1 and same["score"] == 0
+    assert 0.8 < coarse["share"] <= 1 and 0 < coarse["score"] < 0.2 and f"{coarse['share']:.1%}" in printed
+
+
+def test_which_detections_agree(programs):
+    """Each is matched once, with one of its class, and what either finds alone counts against the share."""
+    def result(*rows):
+        masks = np.zeros((20, 20, len(rows)), bool)
+        for n, (y1, x1, y2, x2, _) in enumerate(rows):
+            masks[y1:y2, x1:x2, n] = True
+        return {"rois": np.array([row[:4] for row in rows], np.int32).reshape(-1, 4), "masks": masks,
+                "class_ids": np.array([row[4] for row in rows], np.int32), "scores": np.ones(len(rows), np.float32)}
+
+    exact = result((0, 0, 10, 10, 1), (0, 0, 10, 10, 2), (10, 10, 20, 20, 1), (0, 10, 10, 20, 1))
+    coarse = result((0, 10, 9, 20, 1), (0, 0, 10, 10, 1), (0, 0, 10, 10, 1), (10, 10, 18, 20, 1), (0, 0, 10, 10, 1))
+    assert sorted(programs["agreement"].match(exact, coarse)) == [(0, 1), (3, 0)]
+    found = programs["agreement"].compare([exact, result()], [coarse, result()])
+    assert (found["float32"], found["other"], found["matched"], found["share"]) == (4, 5, 2, 0.4)
+    assert found["mask_iou"] == pytest.approx(0.95) and found["score"] == 0
+
+
 # ------------------------------------------------------------------ what they refuse
 @pytest.mark.parametrize("program, arguments, message", [
     ("detect", ["--size", "100"], "must be a multiple of 64; received 100"),
@@ -142,6 +167,9 @@ def test_memory(measured):
     ("memory", ["--cases", "none"], "invalid choice: 'none'"),
     ("memory", ["--json", "none/x.json"], "there is no such folder"),
     ("operations", ["--json", "none/x.json"], "there is no such folder"),
+    ("agreement", ["--weights", "none.h5"], "none.h5: there is no such file"),
+    ("agreement", ["--original", "none"], "slim_shapes.h5: there is no such file"),
+    ("agreement", ["--images", "0"], "must be 1 or more; received 0"),
 ])  # fmt: skip
 def test_wrong_arguments(programs, program, arguments, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
