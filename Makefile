@@ -42,8 +42,8 @@ check: $(VENV)/.dev lint  ## the quick tests, under 3 minutes
 
 long: $(LONG)  ## all that takes long, part by part; each of them takes under an hour
 
-long-kills: $(VENV)/.dev  ## long: trainings, downloads and unpackings that are killed, and that go on
-	$(PY) -m pytest -m long tests/faults
+long-kills: $(VENV)/.dev  ## long: trainings and downloads that are killed, full disks, data that hangs
+	$(PY) -m pytest -m long $(addprefix tests/faults/test_,kills.py killed_downloads.py full_disk.py data_faults.py)
 
 long-core: $(VENV)/.dev  ## long: the demo with other seeds, further training steps of the original
 	$(PY) -m pytest -m "long and not data" --ignore=tests/faults --ignore=tests/test_devices.py \

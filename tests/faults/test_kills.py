@@ -9,6 +9,7 @@ import random
 import re
 import signal
 import time
+from collections import Counter
 
 import h5py
 import killing
@@ -163,5 +164,7 @@ def test_many_kills(tmp_path):
     compare_with_calm_run(tmp_path / "calm", chains)
     places = [place for chain in chains for place in chain.places]
     assert len(places) >= 30
-    record("kills", kills_of_a_training=len(places), most_epochs_lost=max(max(chain.lost) for chain in chains),
-           epochs_trained=sum(chain.done for chain in chains), places=sorted(places), same_files_as_calm_run=True)
+    record("kills", training={
+        "kills": len(places), "most_epochs_lost": max(max(chain.lost) for chain in chains), "trainings": len(chains),
+        "epochs": sum(chain.done for chain in chains), "same_files_as_a_calm_run": True, "places": Counter(places),
+    })
