@@ -19,7 +19,7 @@ export KERAS_BACKEND ?= tensorflow
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-LONG := long-core long-devices long-balloon long-nucleus long-jax long-torch
+LONG := long-kills long-core long-devices long-balloon long-nucleus long-jax long-torch
 .PHONY: help demo notebooks pictures test check long $(LONG) data golden backends lint clean
 
 help:  ## list the targets
@@ -42,8 +42,12 @@ check: $(VENV)/.dev lint  ## the quick tests, under 3 minutes
 
 long: $(LONG)  ## all that takes long, part by part; each of them takes under an hour
 
-long-core: $(VENV)/.dev  ## long: kills, the demo with other seeds, further training steps of the original
-	$(PY) -m pytest -m "long and not data" --ignore=tests/test_devices.py --ignore=tests/test_processes.py
+long-kills: $(VENV)/.dev  ## long: trainings and downloads that are killed, full disks, data that hangs
+	$(PY) -m pytest -m long $(addprefix tests/faults/test_,kills.py killed_downloads.py full_disk.py data_faults.py)
+
+long-core: $(VENV)/.dev  ## long: the demo with other seeds, further training steps of the original
+	$(PY) -m pytest -m "long and not data" --ignore=tests/faults --ignore=tests/test_devices.py \
+		--ignore=tests/test_processes.py
 
 long-devices: $(VENV)/.backends  ## long: two and four devices and processes beside one, and killed processes
 	$(PY) -m pytest -m long tests/test_devices.py tests/test_processes.py -s

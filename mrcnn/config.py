@@ -50,6 +50,9 @@ class Config:
     DATA_WORKERS = 2
     # Batches that may wait, ready, in memory.
     DATA_QUEUE = 8
+    # Seconds that a batch may take to make; a training whose data hangs then ends, with the image's name. 0 waits for
+    # ever.
+    DATA_TIMEOUT = 600.0
     # Mebibytes of memory for images and masks that need not be read and scaled again in the next epoch; 0 keeps none.
     DATA_CACHE = 512
 

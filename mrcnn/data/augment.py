@@ -43,7 +43,8 @@ def augment(image, mask, augmentation, rng=None, where="image"):
         mask: [H, W, N] bool. Masks may come out empty.
 
     Raises:
-        ValueError: the augmentation is none of the three, or changed a shape or a dtype.
+        ValueError: the augmentation is none of the three, changed a shape or a dtype, or made pixels that are not
+            finite.
     """
     check_augmentation(augmentation)
     masks = mask.astype(np.uint8)
@@ -58,6 +59,8 @@ def augment(image, mask, augmentation, rng=None, where="image"):
     name = _name(augmentation)
     _compare(f"{where}: {name} changed the image", image, new_image, (image.dtype,))
     _compare(f"{where}: {name} changed the masks", masks, new_masks, (np.uint8, bool))
+    if new_image.dtype.kind == "f" and not np.isfinite(new_image).all():
+        raise ValueError(f"{where}: {name} made pixels that are not finite (NaN or infinite)")
     return new_image, new_masks.astype(bool)
 
 

@@ -1,8 +1,10 @@
 """Which images make which batch: order, replacements for images that cannot be used, and the bookkeeping of Keras."""
 
 import itertools
+import sys
 import threading
 import time
+import traceback
 from collections import OrderedDict
 
 import keras
@@ -33,6 +35,7 @@ class Items:
         self._make_arrays = make_arrays
         self._orders, self._lock = OrderedDict(), threading.Lock()
         self._worked, self._first_error = False, None
+        self.working_on = {}  # thread -> id of the image that it makes the arrays of
 
     def order(self, number, shuffle):
         """The image ids in the order of pass `number`; not to be changed."""
@@ -70,6 +73,7 @@ class Items:
         if image_id in self.record.empty:
             return None
         self.record.seen(image_id)
+        self.working_on[threading.get_ident()] = image_id
         try:
             arrays, lost = self._make_arrays(image_id, self._rng(_ITEM, *key))
         except NoObjects as none:
@@ -86,6 +90,8 @@ class Items:
                 self._first_error = self._first_error or (error, where)  # one image may be tried again
             self.record.failed(image_id, self.reference(image_id), error)
             return None
+        finally:
+            self.working_on.pop(threading.get_ident(), None)
         self._worked = True
         if lost:
             self.record.lost(image_id, lost)
@@ -130,6 +136,8 @@ class Batches(keras.utils.PyDataset):
         queue: int, largest number of batches made in advance.
         share: (index, count): of `count` processes that train together, each on `batch_size` images of every batch,
             this is number `index`.
+        timeout: float, seconds after which a batch that is not ready raises a TimeoutError; 0 waits for ever. Batches
+            are made in threads of their own then, unless there are no `workers` and the main thread asks for one.
 
     Attributes:
         batch_size: images of a batch, those of all processes.
@@ -137,9 +145,10 @@ class Batches(keras.utils.PyDataset):
         failure: the exception that ended the making of a batch, or None. Keras may pass it on in another form.
     """
 
-    def __init__(self, items, batch_size, shuffle, workers, queue, share=(0, 1)):
+    def __init__(self, items, batch_size, shuffle, workers, queue, share=(0, 1), timeout=0):
         super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=queue)
         self._items, self.batch_size, self.shuffle = items, int(batch_size) * share[1], shuffle
+        self.timeout = timeout
         self._own = slice(share[0] * int(batch_size), (share[0] + 1) * int(batch_size))
         self.ready_at, self.failure = OrderedDict(), None
         self._used, self._lock, self._passes = OrderedDict(), threading.Lock(), 0
@@ -174,10 +183,10 @@ class Batches(keras.utils.PyDataset):
         Raises:
             ValueError, FileNotFoundError: the first images cannot be used (`strict`), too many could not, or none has
                 objects.
+            TimeoutError: it takes longer than `timeout`; names the image and where its loading stands.
         """
         try:
-            image_ids, arrays = zip(*self._gather(k, strict))
-            inputs, outputs = stack(arrays)
+            image_ids, inputs, outputs = self._in_time(k, strict)
         except Exception as error:
             self.failure = error
             raise
@@ -189,6 +198,52 @@ class Batches(keras.utils.PyDataset):
                 while len(memory) > _REMEMBERED:
                     memory.popitem(last=False)
         return (inputs, outputs) if outputs else (inputs,)
+
+    def _made(self, k, strict):
+        image_ids, arrays = zip(*self._gather(k, strict))
+        return image_ids, *stack(arrays)
+
+    def _in_time(self, k, strict):
+        """(image ids, inputs, outputs) of batch k, or a TimeoutError.
+
+        Nothing ends a thread that hangs, so the work is done in one that nobody has to wait for.
+        """
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if not self.timeout or (self.workers <= 1 and in_main_thread):  # where a debugger and Ctrl-C reach it
+            return self._made(k, strict)
+        answer = []
+
+        def work():
+            try:
+                answer.append((self._made(k, strict), None))
+            except Exception as error:
+                answer.append((None, error))
+            except BaseException as error:  # exit() would end a thread of Keras, and all would wait for it
+                answer.append((None, RuntimeError(f"batch {k}: the data set raised {type(error).__name__}: {error}")))
+
+        thread = threading.Thread(target=work, name=f"batch {k}", daemon=True)
+        thread.start()
+        # In steps, so that the time in which the whole process was stopped (or asleep) counts as one of them.
+        left = self.timeout
+        while left > 0 and thread.is_alive():
+            thread.join(min(left, 1))
+            left -= 1
+        if not answer:
+            raise self._hangs(k, thread)
+        made, error = answer[0]
+        if error is not None:
+            raise error
+        return made
+
+    def _hangs(self, k, thread):
+        """The TimeoutError for a thread that does not come to an end with batch k."""
+        image_id = self._items.working_on.get(thread.ident)
+        what = f"batch {k}" if image_id is None else image_name(self._items.dataset, image_id)
+        frame = sys._current_frames().get(thread.ident)
+        stands = "".join(traceback.format_stack(frame)[-4:]) if frame else ""
+        return TimeoutError(f"{what}: not loaded in DATA_TIMEOUT = {self.timeout} s. Look at the image, at load_image, "
+                            "load_mask and the augmentation, and at the disk or network that it lies on; if it only "
+                            f"takes long, raise DATA_TIMEOUT. Its thread stands here:\n{stands}")
 
     def _gather(self, k, strict):
         """[(image id, arrays)] of batch k that are this process's."""

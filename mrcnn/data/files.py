@@ -3,8 +3,39 @@
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}    # full disk, used-up quota, a limit on the size of files
+
+
+def is_no_room(error: BaseException) -> bool:
+    """Whether an error says that a file had no room, be it an OSError or one of a framework that only says so."""
+    return getattr(error, "errno", None) in _NO_ROOM or os.strerror(errno.ENOSPC) in str(error)
+
+
+def write_whole(path: str | os.PathLike, content: bytes | memoryview) -> None:
+    """Writes a file that is there whole or not at all.
+
+    Args:
+        path: of the file, in a folder that exists; replaced as a whole.
+        content: all of it.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        OSError: it cannot be written; where the disk is full, with the room that the file needs.
+    """
+    try:
+        with atomic(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        if not is_no_room(error):
+            raise
+        folder, size = Path(os.path.realpath(path)).parent, memoryview(content).nbytes
+        free = shutil.disk_usage(folder).free
+        raise OSError(error.errno, f"No room to save {Path(path).name} ({error.strerror}): it needs {size:,} bytes, "
+                      f"{free:,} are free. Make room in", str(folder)) from error
 
 
 @contextlib.contextmanager

@@ -274,7 +274,8 @@ class DataGenerator(Batches):
                  no_augmentation_sources=None, share=(0, 1), seed=None):
         maker = _ArrayMaker(dataset, config, augmentation, random_rois, detection_targets, no_augmentation_sources)
         super().__init__(
-            maker.items(seed), config.BATCH_SIZE, shuffle, config.DATA_WORKERS, config.DATA_QUEUE, share
+            maker.items(seed), config.BATCH_SIZE, shuffle, config.DATA_WORKERS, config.DATA_QUEUE, share,
+            config.DATA_TIMEOUT,
         )
         self.anchors, self.backbone_shapes = maker.anchors, maker.backbone_shapes
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import importlib.util
+import io
+import math
 import os
+import shutil
 import sys
 import time
 
 import keras
 import numpy as np
 
-from mrcnn.data.files import atomic
+from mrcnn.data.files import write_whole
 from mrcnn.distribution.parallel import inner
 from mrcnn.engine.checkpoints import save_optimizer, training_stage
 from mrcnn.engine.weights import save_weights
+
+_PER_ARRAY = 1500  # bytes that HDF5 adds: names, and where what lies
 
 
 def optimizer_path(checkpoint):
@@ -48,6 +54,25 @@ class Checkpoint(keras.callbacks.Callback):
         path = self.path.format(epoch=self.epoch)
         return path if os.path.exists(path) else None
 
+    @property
+    def size(self):
+        """Bytes that the files of an epoch take, roughly."""
+        variables = *self.model.weights, *self.model.optimizer.variables
+        return sum(math.prod(v.shape) * (8 if str(v.dtype).endswith("64") else 4) + _PER_ARRAY for v in variables)
+
+    def on_train_begin(self, logs=None):
+        """Says how long the disk has room; an OSError if it has none for the first checkpoint."""
+        if not self.writes:
+            return
+        folder = os.path.dirname(os.path.abspath(self.path))
+        left, (total, _, free) = self.params["epochs"] - self.epoch, shutil.disk_usage(folder)
+        if not total or left * self.size <= free:  # some network drives know no size
+            return
+        room = f"a checkpoint takes {self.size:,} bytes, {free:,} are free"
+        if free < self.size:
+            raise OSError(errno.ENOSPC, f"No room to save an epoch: {room}. Make room in", folder)
+        print(f"Room for {free // self.size} of {left} checkpoints: {room} in {folder}", flush=True)
+
     def on_epoch_end(self, epoch, logs=None):
         broken = [w.path for w in self.model.weights if not np.isfinite(keras.ops.convert_to_numpy(w)).all()]
         if broken:
@@ -60,7 +85,12 @@ class Checkpoint(keras.callbacks.Callback):
             optimizer = self.model.optimizer
             # the weights come second: whoever finds them finds the optimizer's state too
             save_optimizer(optimizer, optimizer_path(path), training_stage(optimizer, self.model.trainable_variables))
-            save_weights(inner(self.model), path)
+            try:
+                save_weights(inner(self.model), path)
+            except OSError:
+                if not os.path.exists(path):  # without its weights it only takes room
+                    os.remove(optimizer_path(path))
+                raise
         self.epoch = epoch + 1
 
 
@@ -104,11 +134,22 @@ def advice(checkpoint):
 
 
 def interrupted(checkpoint):
-    """What a training that was stopped by hand leaves behind, and how to go on; `checkpoint` is its `Checkpoint`."""
+    """What a training that was stopped leaves behind, and how to go on; `checkpoint` is its `Checkpoint`."""
     text = f"interrupted in epoch {checkpoint.epoch + 1}"
     if checkpoint.last is None:
         return f"{text}, before the first checkpoint"
     return f"{text}; the last checkpoint is {checkpoint.last}: load_weights(that path, by_name=True) and train() go on"
+
+
+def no_room(error, checkpoint):
+    """The OSError for a training that a full disk has stopped."""
+    stopped = f"Training {interrupted(checkpoint)}"
+    if checkpoint.model is not None:
+        stopped += f". An epoch's files take {checkpoint.size:,} bytes"
+    reason = error.strerror if isinstance(error, OSError) else error  # a framework's own says no more than that
+    folder = os.path.dirname(checkpoint.path)
+    return OSError(getattr(error, "errno", None) or errno.ENOSPC, f"{stopped}. {reason}",
+                   getattr(error, "filename", None) or folder)
 
 
 def verbosity(speaks=True):
@@ -150,8 +191,9 @@ class DataWait(keras.callbacks.Callback):
 class Table(keras.callbacks.Callback):
     """Writes a line of a CSV file after every epoch, and goes on with a file that is there.
 
-    A run that goes on with other columns (with validation, say, after epochs without) adds them to the file; epochs
-    without a value have NA.
+    An epoch that is done again, because its checkpoint was never written, gets a new line in place of the old. A run
+    that goes on with other columns (with validation, say, after epochs without) adds them to the file; epochs without
+    a value have NA. A file that cannot be written does not end the training: its lines are kept for the next attempt.
 
     Args:
         path: of the file.
@@ -160,15 +202,32 @@ class Table(keras.callbacks.Callback):
     def __init__(self, path):
         super().__init__()
         self.path = path
+        self._waiting = []
 
     def on_epoch_end(self, epoch, logs=None):
-        row = {"epoch": epoch, **(logs or {})}
+        self._waiting.append({"epoch": str(epoch), **(logs or {})})
+        try:
+            write_whole(self.path, self._text().encode())
+            self._waiting = []
+        except OSError as error:
+            epochs = ", ".join(str(int(row["epoch"]) + 1) for row in self._waiting)
+            print(f"{self.path} lacks epoch {epochs}, and is tried again after the next one: {error}", flush=True)
+
+    def _text(self):
+        """The file with the lines that wait."""
         columns, rows = self._read()
-        if set(row) <= set(columns):
-            return self._write(self.path, "a", columns, [row])
-        columns = ["epoch", *sorted({*columns, *row} - {"epoch"})]
-        with atomic(self.path) as temporary:
-            self._write(temporary, "w", columns, [*rows, row])
+        wanted = {column for row in self._waiting for column in row}
+        if not wanted <= set(columns):
+            columns = ["epoch", *sorted({*columns, *wanted} - {"epoch"})]
+        places = {row["epoch"]: place for place, row in enumerate(rows)}
+        for row in self._waiting:
+            place = places.get(row["epoch"], len(rows))
+            rows[place : place + 1] = [row]
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, restval="NA", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
 
     def _read(self):
         """The columns of the file and its lines as dicts; none if there is no file."""
@@ -177,14 +236,6 @@ class Table(keras.callbacks.Callback):
         with open(self.path, newline="") as file:
             reader = csv.DictReader(file, restval="NA")
             return reader.fieldnames or [], list(reader)
-
-    @staticmethod
-    def _write(path, mode, columns, rows):
-        with open(path, mode, newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="NA", extrasaction="ignore")
-            if mode == "w":
-                writer.writeheader()
-            writer.writerows(rows)
 
 
 class EpochStart(keras.callbacks.Callback):

@@ -10,8 +10,7 @@ from pathlib import Path
 import h5py
 import keras
 
-from mrcnn.data.files import atomic
-from mrcnn.engine.h5_layout import is_whole, open_hdf5
+from mrcnn.engine.h5_layout import is_whole, new_hdf5, open_hdf5
 
 _TIMESTAMP = r"(\d{8}T\d{4})"
 _CHECKPOINT = re.compile(rf"(?:^|[/\\])([\w-]+?){_TIMESTAMP}[/\\]mask_rcnn_[\w-]+?_?(\d{{4,}})\.h5$")
@@ -97,7 +96,7 @@ def save_optimizer(optimizer: keras.optimizers.Optimizer, path: str | os.PathLik
     Raises:
         OSError: the file cannot be written.
     """
-    with atomic(path) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(path) as file:
         file["stage"] = stage
         group = file.create_group("variables")
         for key, variable in _state(optimizer).items():

@@ -55,8 +55,8 @@ def download(url: str, path: str | os.PathLike, expected_length: int | None = No
     except Exception:
         _discard(part, note)
         raise
+    note.unlink(missing_ok=True)  # first: a process that ends here leaves no note that nobody would read again
     os.replace(part, path)
-    note.unlink(missing_ok=True)
 
 
 def _is_complete(url: str, part: Path, note: Path) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import errno
+import io
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mrcnn.data.files import atomic
+from mrcnn.data.files import write_whole
 
 # HDF5 keeps an attribute in the header of its object, which holds 64 kB.
 ATTRIBUTE_LIMIT = 64512
@@ -170,6 +171,22 @@ def is_whole(path: str | os.PathLike) -> bool:
         return False
 
 
+@contextlib.contextmanager
+def new_hdf5(path: str | os.PathLike) -> Iterator[h5py.File]:
+    """Yields an open `h5py.File` to write to; it becomes the file `path` in the end, whole or not at all.
+
+    It is made in memory: when a disk is full, HDF5 ends the process by a segmentation fault.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        OSError: it cannot be written; where the disk is full, with the room that the file needs.
+    """
+    memory = io.BytesIO()
+    with h5py.File(memory, "w") as file:
+        yield file
+    write_whole(path, memory.getbuffer())
+
+
 def write_file(path: str | os.PathLike, layers: Mapping[str, Mapping[str, np.ndarray]]) -> None:
     """Writes a weights file in the layout of Keras 2; on a failure the old file stays as it was.
 
@@ -181,7 +198,7 @@ def write_file(path: str | os.PathLike, layers: Mapping[str, Mapping[str, np.nda
         FileNotFoundError: there is no such folder.
         OSError: it cannot be written (the disk is full, ...).
     """
-    with atomic(path) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(path) as file:
         save_names(file, "layer_names", list(layers))
         # The original turns kernels over when they come from another backend than its own.
         file.attrs["backend"] = np.bytes_("tensorflow")

@@ -15,6 +15,7 @@ import numpy as np
 
 from mrcnn.data import loader
 from mrcnn.data.checks import did_you_mean
+from mrcnn.data.files import is_no_room
 from mrcnn.distribution import processes
 from mrcnn.distribution.devices import check_devices
 from mrcnn.distribution.parallel import ParallelModel, inner
@@ -285,18 +286,22 @@ class MaskRCNN:
             callbacks.EpochStart(lambda epoch: training.seed_draws(self.keras_model, config.SEED, epoch)),
             callbacks.DataWait(lambda epoch, step: stream.ready_at.get(epoch * steps + step)),
             callbacks.NonFiniteGuard(lambda epoch, step: stream.image_ids(epoch * steps + step), checkpoint),
-            checkpoint,
         ]
         try:
             log_files = callbacks.log_files(self.log_dir, writes=processes.is_first())
             with training.clear_errors(self._sizes, stream, validation), log_files as files:
                 self.keras_model.fit(
                     stream, validation_data=validation, initial_epoch=self.epoch, epochs=epochs, steps_per_epoch=steps,
-                    callbacks=[*built_in, *files, *(custom_callbacks or [])], shuffle=False,
+                    # the checkpoint after the logs: an epoch that it has is one that they have
+                    callbacks=[*built_in, *files, checkpoint, *(custom_callbacks or [])], shuffle=False,
                     verbose=callbacks.verbosity(processes.is_first()),
                 )  # fmt: skip
         except KeyboardInterrupt:
             raise KeyboardInterrupt(callbacks.interrupted(checkpoint)) from None
+        except Exception as error:
+            if is_no_room(error):
+                raise callbacks.no_room(error, checkpoint) from error
+            raise
         finally:
             self.epoch = checkpoint.epoch  # a run that ended early goes on from its last checkpoint
             training.stop_threads(stream, validation)

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import io
 import os
 import tempfile
 import urllib.parse
@@ -11,6 +12,7 @@ import PIL.Image
 
 from mrcnn.data.checks import too_many
 from mrcnn.data.dataset import Dataset
+from mrcnn.data.files import write_whole
 from mrcnn.engine import video
 from mrcnn.engine.command_line import writable_folder
 from mrcnn.engine.downloads import download
@@ -133,8 +135,9 @@ def _new_path(folder, name, suffix):
 
 def _save_png(image, path):
     """Saves an image; under its name there is only ever a whole file."""
-    PIL.Image.fromarray(image).save(f"{path}.part", format="PNG")
-    os.replace(f"{path}.part", path)
+    content = io.BytesIO()
+    PIL.Image.fromarray(image).save(content, format="PNG")
+    write_whole(path, content.getbuffer())
 
 
 def _load_photo(path):

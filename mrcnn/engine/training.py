@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from mrcnn.data.checks import did_you_mean
+from mrcnn.data.files import is_no_room
 from mrcnn.distribution.parallel import scope
 from mrcnn.engine.checkpoints import load_optimizer, training_stage
 
@@ -236,5 +237,7 @@ def stop_threads(*data):
 
 
 def _is_out_of_memory(error):
+    if is_no_room(error):  # TensorFlow has one name for both
+        return False
     names = {cls.__name__ for cls in type(error).__mro__}
     return bool(names & {"ResourceExhaustedError", "OutOfMemoryError"}) or "RESOURCE_EXHAUSTED" in str(error)
