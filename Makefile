@@ -19,7 +19,7 @@ export KERAS_BACKEND ?= tensorflow
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-LONG := long-kills long-core long-devices long-balloon long-nucleus long-jax long-torch
+LONG := long-kills long-core long-cases long-fuzz long-devices long-balloon long-nucleus long-jax long-torch
 .PHONY: help demo notebooks pictures test check long $(LONG) data golden backends lint clean
 
 help:  ## list the targets
@@ -48,6 +48,13 @@ long-kills: $(VENV)/.dev  ## long: trainings and downloads that are killed, full
 long-core: $(VENV)/.dev  ## long: the demo with other seeds, further training steps of the original
 	$(PY) -m pytest -m "long and not data" --ignore=tests/faults --ignore=tests/test_devices.py \
 		--ignore=tests/test_processes.py
+
+long-cases: $(VENV)/.dev  ## long: 10,000 cases of bad input; their outcomes go to docs/reliability/cases.json
+	MRCNN_CASES=10000 MRCNN_CASES_REPORT=docs/reliability/cases.json $(PY) -m pytest tests/faults/test_cases_*.py \
+		tests/test_security.py
+
+long-fuzz: $(VENV)/.fuzz  ## long: ten minutes of coverage-guided fuzzing; its figures go to docs/reliability/fuzz.json
+	$(PY) tests/faults/fuzz.py --seconds 600 --report docs/reliability/fuzz.json
 
 long-devices: $(VENV)/.backends  ## long: two and four devices and processes beside one, and killed processes
 	$(PY) -m pytest -m long tests/test_devices.py tests/test_processes.py -s
@@ -99,6 +106,10 @@ $(VENV)/.core: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.core
 	$(PIP_INSTALL) -e ".[dev,augment,coco,video]"
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	$(PIP_INSTALL) -e ".[fuzz]"
 	@touch $@
 
 $(VENV)/.backends: $(VENV)/.dev

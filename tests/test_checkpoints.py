@@ -158,3 +158,16 @@ def test_missing_or_broken_optimizer_state_is_no_error(tmp_path, capsys):
     write_file(path, {"conv1": {}})
     assert not load_optimizer(optimizer, path, stage)
     assert "damaged" in capsys.readouterr().out
+
+
+def test_a_flipped_bit_in_optimizer_state_is_noticed(tmp_path, capsys):
+    _, optimizer, stage = trained(1)
+    path = tmp_path / "optimizer.h5"
+    save_optimizer(optimizer, path, stage)
+    before = state(optimizer)
+    content = path.read_bytes()
+    momentum = next(array for array in before if array.ndim == 2).tobytes()
+    assert content.count(momentum) == 1
+    path.write_bytes(content.replace(momentum, bytes([momentum[0] ^ 1]) + momentum[1:]))
+    assert not load_optimizer(optimizer, path, stage)
+    assert "damaged" in capsys.readouterr().out and all(map(np.array_equal, state(optimizer), before))

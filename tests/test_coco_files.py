@@ -191,6 +191,13 @@ def test_annotations_that_cannot_be_right_are_named(tmp_path, wrong, message):
         ("\x80", "is not JSON"),
         ("[]", "no list of images, annotations, categories"),
         ('{"images": [], "annotations": {}}', "no list of annotations, categories"),
+        (10**5 * "[" + 10**5 * "]", "is not JSON"),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": null}]}', "category 1 has the name None"),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": ["x"]}]}', "category 1 .*'x'.*be text"),
+        ('{"images": [{"id": 1, "file_name": "", "width": 1000000000, "height": 3}], "annotations": [], '
+         '"categories": []}', "image 1 has width 1000000000 and height 3; these must be its pixels"),
+        ('{"images": [{"id": 1, "file_name": "", "width": true, "height": 3}], "annotations": [], "categories": []}',
+         "image 1 has width True"),
         ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "image 0 .* no file_name, width, height"),
         ('{"images": [], "annotations": [{"image_id": 1}], "categories": []}', "annotation 0 of the list has no id"),
         ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": ""}, {"id": 1, "name": ""}]}', "the id 1"),

@@ -149,6 +149,29 @@ def test_array_of_text_is_refused(tmp_path):
         read(path)
 
 
+@pytest.mark.parametrize("names", [3, "conv1", [1, 2], [[b"conv1"]], [b"\xff\xfe"], h5py.Empty("S4")])
+@pytest.mark.parametrize("group", ["/", "conv1"])
+def test_lists_of_names_that_are_none(tmp_path, names, group):
+    path = write_keras2(tmp_path / "w.h5", SAVED)
+    with h5py.File(path, "a") as file:
+        attribute = "layer_names" if group == "/" else "weight_names"
+        del file[group].attrs[attribute]
+        file[group].attrs[attribute] = names
+    with pytest.raises(ValueError, match=r"w\.h5 is damaged: the attribute (layer|weight)_names of /"):
+        read(path)
+    assert not is_whole(path)
+
+
+@pytest.mark.parametrize("link", [h5py.SoftLink("/conv1"), h5py.SoftLink("/x"), h5py.ExternalLink("no.h5", "/conv1")])
+def test_links_count_as_missing(tmp_path, link):
+    path = write_keras2(tmp_path / "w.h5", SAVED)
+    with h5py.File(path, "a") as file:
+        del file["rpn_model"]
+        file["rpn_model"] = link
+    with pytest.raises(ValueError, match=r"w\.h5 is not whole: it lists the layer 'rpn_model', which is missing"):
+        read(path)
+
+
 def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "mask_rcnn_x_0001.h5"
     write_file(path, SAVED)

@@ -15,6 +15,7 @@ import PIL.Image
 from mrcnn.data.checks import did_you_mean, nearest
 
 CLIP_BEYOND = 1  # pixels outside of its image from which on a polygon is clipped here: less is how COCO draws borders
+MOST_PIXELS = 2**29  # of an image, three times as many as PIL opens: more is a mistake, and no mask of it can be drawn
 
 YEARS = ("2014", "2017")
 # The folder of the images of each subset.
@@ -80,12 +81,18 @@ def read_annotations(path):
     data = _read_json(path)
     images = _numbered(path, data["images"], "image", ("id", "file_name", "width", "height"))
     for image in data["images"]:
-        if not all(isinstance(image[side], int) and image[side] > 0 for side in ("width", "height")):
-            raise ValueError(f"{path}: image {image['id']!r} has width {image['width']!r} and height "
-                             f"{image['height']!r}; these must be its pixels")
+        sides = image["width"], image["height"]
+        if not all(type(side) is int and side > 0 for side in sides) or math.prod(sides) > MOST_PIXELS:
+            raise ValueError(f"{path}: image {image['id']!r} has width {sides[0]!r:.60} and height {sides[1]!r:.60}; "
+                             "these must be its pixels")
         if not isinstance(image["file_name"], str):
-            raise ValueError(f"{path}: image {image['id']!r} has the file_name {image['file_name']!r}; it must be text")
+            raise ValueError(f"{path}: image {image['id']!r} has the file_name {image['file_name']!r:.60}; it must "
+                             "be text")
     categories = _numbered(path, data["categories"], "category", ("id", "name"))
+    for category in data["categories"]:
+        if not isinstance(category["name"], str):
+            raise ValueError(f"{path}: category {category['id']!r} has the name {category['name']!r:.60}; it must be "
+                             "text")
     _numbered(path, data["annotations"], "annotation", ("id",))
     for annotation in data["annotations"]:
         for key in ("iscrowd", "area", "bbox"):
@@ -128,7 +135,7 @@ def _read_json(path):
     try:
         with open(path, encoding="utf-8-sig") as file:  # some editors put a byte order mark first
             data = json.load(file)
-    except ValueError as error:  # of the JSON or of its letters
+    except (ValueError, RecursionError) as error:  # of the JSON, of its letters, or of lists in lists in lists ...
         raise ValueError(f"{path} is not JSON, or not all of it is there ({error}). Fetch it again") from error
     lacking = [key for key in ("images", "annotations", "categories")
                if not isinstance(data, dict) or not isinstance(data.get(key), list)]  # fmt: skip

@@ -1,6 +1,8 @@
 """The base class of data sets."""
 
+import io
 import os
+import urllib.request
 
 import numpy as np
 import PIL.Image
@@ -8,6 +10,8 @@ import skimage.io
 
 from mrcnn.geometry.images import standardize_image
 
+ADDRESSES = ("http://", "https://", "ftp://", "file://")
+TIMEOUT = 30.0  # seconds of silence after which a server of an image counts as gone
 # Modes of PIL whose channels mean something else, and what to make of them. K of CMYK would pass for an alpha channel.
 CONVERTED = {"CMYK": "RGB", "YCbCr": "RGB", "P": "RGBA", "PA": "RGBA"}
 
@@ -249,8 +253,8 @@ def written_for(dataset, name, method):
 
 
 def _read_image(path):
-    if "://" in path:
-        return skimage.io.imread(path)
+    if path.lower().startswith(ADDRESSES):
+        return _fetch_image(path)
     # Opened here, because the readers that are tried in turn leave a file open that is no image. TIFF files, whose
     # reader is chosen by their name, are left to skimage.
     with open(path, "rb") as file:
@@ -263,12 +267,23 @@ def _read_image(path):
     return skimage.io.imread(path)
 
 
+def _fetch_image(address):
+    # The answer is read to its announced end; one that breaks off is an error.
+    with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:
+        content = io.BytesIO(answer.read())
+    colours = _converted(content)
+    content.seek(0)
+    return skimage.io.imread(content) if colours is None else colours
+
+
 def _converted(file):
     """[H, W, 3 or 4] uint8 of a file whose channels are not those of grey, RGB or RGBA; None for all others."""
     try:
         image = PIL.Image.open(file)
     except (PIL.UnidentifiedImageError, PIL.Image.DecompressionBombError):
         return None  # other readers may know it, or take it at this size
+    if image.format == "EPS":
+        raise ValueError("PostScript is a program, and is not run")  # PIL would start Ghostscript
     return np.asarray(image.convert(CONVERTED[image.mode])) if image.mode in CONVERTED else None
 
 

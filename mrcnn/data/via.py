@@ -22,6 +22,7 @@ SHAPES = {
     "polyline": ("all_points_x", "all_points_y"),
 }
 FILE_NAME = "via_region_data.json"
+FARTHEST = 2**31  # pixels: no image has as many, and what lies beyond is no coordinate
 
 
 class Region(NamedTuple):
@@ -102,7 +103,7 @@ def read_file(path):
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except ValueError as error:  # of the JSON or of its letters
+    except (ValueError, RecursionError) as error:  # of the JSON, of its letters, or of lists in lists in lists ...
         raise ValueError(_not_via(path, f"it is not JSON, or not all of it is there: {error}")) from error
     if isinstance(content, dict):
         content = content.get("_via_img_metadata", content)  # a project holds more than annotations
@@ -133,10 +134,13 @@ def _not_via(path, why):
 def _image(path, name, regions):
     # A list since version 2, a dict before.
     numbered = regions.items() if isinstance(regions, dict) else enumerate(regions)
-    return os.fspath(name), [
+    found = [
         Region(region["shape_attributes"], region.get("region_attributes") or {}, f"{path}: {name}, region {number}")
         for number, region in numbered
     ]
+    for region in found:
+        region.attributes.keys()  # an AttributeError of the entry, unless it is a dict
+    return os.fspath(name), found
 
 
 def _image_sizes(path, names):
@@ -239,26 +243,30 @@ def class_id(name, classes, where):
 
 def check_shape(shape, where):
     """Raises a ValueError unless a shape has an area that can be drawn."""
-    kind = shape.get("name") if isinstance(shape, dict) else shape
-    if kind not in SHAPES:
-        raise ValueError(f"{where} is a {kind}, which has no area; use {', '.join(SHAPES)}")
+    kind = shape.get("name") if isinstance(shape, dict) else repr(shape)
+    if not isinstance(kind, str) or kind not in SHAPES:
+        raise ValueError(f"{where} is a {kind!s:.60}, which has no area; use {', '.join(SHAPES)}")
     needs = f"{where}: a {kind} needs {' and '.join(SHAPES[kind])}"
-    try:
-        numbers = [np.array(shape[key], float) for key in SHAPES[kind]]
-        numbers.append(np.array(shape.get("theta", 0), float))
-    except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{needs}, all numbers; received {shape}") from error
-    *sides, _ = numbers
     dimensions = 1 if kind.startswith("poly") else 0
-    are_text = any(isinstance(value, str) for key in SHAPES[kind] for value in np.ravel(shape[key]).tolist())
-    if are_text or not all(np.isfinite(n).all() for n in numbers) or any(s.ndim != dimensions for s in sides):
-        raise ValueError(f"{needs}, all numbers; received {shape}")
+    sides = [_numbers(shape.get(key), dimensions) for key in SHAPES[kind]]
+    if any(side is None for side in [*sides, _numbers(shape.get("theta", 0), 0)]):
+        raise ValueError(f"{needs}, all numbers up to {FARTHEST}; received {shape}")
     if dimensions and sides[0].shape != sides[1].shape:
         raise ValueError(f"{needs} of the same number; received {sides[0].size} and {sides[1].size}")
     if dimensions and sides[0].size < 3:
         raise ValueError(f"{where} is a {kind} of {sides[0].size} points, but an area has 3; delete or redraw it")
     if not dimensions and min(sides[2:]) <= 0:
         raise ValueError(f"{where} is a {kind} without area: {shape}; delete or redraw it")
+
+
+def _numbers(value, dimensions):
+    """A number, or with one dimension a list of numbers, as an array; None if it is anything else, or out of reach."""
+    values = value if dimensions else [value]
+    if not isinstance(values, list) or not set(map(type, values)) <= {int, float}:
+        return None
+    if not all(abs(number) <= FARTHEST for number in values):  # false for NaN
+        return None
+    return np.array(value, float)
 
 
 def extent(shape):

@@ -72,6 +72,7 @@ def unpack(archive: str | os.PathLike, folder: str | os.PathLike, verbose: int =
         with zipfile.ZipFile(archive) as opened:
             wanted = [(member, folder / _safe_name(archive, member)) for member in opened.infolist()
                       if not member.is_dir()]
+            _check_names(archive, folder, [path for _, path in wanted])
             wanted = [(member, path) for member, path in wanted if not _is_there(path, member.file_size)]
             _check_links(archive, folder, {path.parent for _, path in wanted})
             folder.mkdir(parents=True, exist_ok=True)
@@ -93,12 +94,33 @@ def _safe_name(archive: str | os.PathLike, member: zipfile.ZipInfo) -> PurePosix
     if name.is_absolute() or ".." in name.parts or set(member.filename) & set("\\:") or not name.parts:
         raise ValueError(f"{archive} has a file {member.filename!r}, which would lie outside of the folder. Nothing "
                          "was unpacked; delete the archive, it is not to be trusted.")
-    if stat.S_ISLNK(member.external_attr >> 16):
-        raise ValueError(f"{archive} has a link, {member.filename!r}. Nothing was unpacked; use an archive of files "
+    kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where the archive was made on a system without such kinds
+    if kind not in (0, stat.S_IFREG):
+        what = "link" if kind == stat.S_IFLNK else "device or the like"
+        raise ValueError(f"{archive} has a {what}, {member.filename!r}. Nothing was unpacked; use an archive of files "
                          "only.")
     if member.flag_bits & 1:
         raise ValueError(f"{archive} is encrypted. Nothing was unpacked; use an archive without a password.")
     return name
+
+
+def _check_names(archive: str | os.PathLike, folder: Path, paths: list[Path]) -> None:
+    """Raises a ValueError if one file of an archive would take the place of another."""
+    files = set()
+    for path in paths:
+        if path in files:
+            raise ValueError(_two_files(archive, folder, path, path))
+        files.add(path)
+    for path in paths:
+        # Each is written as {name}.part first, so that a file of the archive with this name would be lost.
+        for other in (path.with_name(f"{path.name}.part"), *path.parents):
+            if other in files:
+                raise ValueError(_two_files(archive, folder, path, other))
+
+
+def _two_files(archive: str | os.PathLike, folder: Path, path: Path, other: Path) -> str:
+    names = " and ".join(str(one.relative_to(folder)) for one in (other, path))
+    return f"{archive} has the files {names}, which cannot both be there. Nothing was unpacked; use another archive."
 
 
 def _check_links(archive: str | os.PathLike, folder: Path, parents: set[Path]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import keras
 
-from mrcnn.engine.h5_layout import is_whole, new_hdf5, open_hdf5
+from mrcnn.engine.h5_layout import check_array, find, is_whole, new_hdf5, open_hdf5, read_array, save_array
 
 _TIMESTAMP = r"(\d{8}T\d{4})"
 _CHECKPOINT = re.compile(rf"(?:^|[/\\])([\w-]+?){_TIMESTAMP}[/\\]mask_rcnn_[\w-]+?_?(\d{{4,}})\.h5$")
@@ -100,7 +100,7 @@ def save_optimizer(optimizer: keras.optimizers.Optimizer, path: str | os.PathLik
         file["stage"] = stage
         group = file.create_group("variables")
         for key, variable in _state(optimizer).items():
-            group[key] = keras.ops.convert_to_numpy(variable)
+            save_array(group, key, keras.ops.convert_to_numpy(variable))
 
 
 def load_optimizer(optimizer: keras.optimizers.Optimizer, path: str | os.PathLike, stage: str) -> bool:
@@ -117,13 +117,15 @@ def load_optimizer(optimizer: keras.optimizers.Optimizer, path: str | os.PathLik
     reason = None
     try:
         with open_hdf5(path) as file:
-            state, saved = _state(optimizer), file["variables"]
-            if file["stage"].asstr()[()] != stage:
+            state, saved = _state(optimizer), find(file, "variables")
+            if find(file, "stage").asstr()[()] != stage:
                 reason = "it belongs to another stage (other layers or another optimizer)"
             elif {key: tuple(v.shape) for key, v in state.items()} != _shapes(saved):
                 reason = "it holds other variables than the optimizer has"
             else:
-                values = {key: saved[key][()] for key in state}
+                for key in state:
+                    check_array(path, key, find(saved, key))
+                values = {key: read_array(path, key, saved[key]) for key in state}
                 for key, variable in state.items():
                     variable.assign(values[key])
     except FileNotFoundError:

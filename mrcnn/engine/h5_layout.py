@@ -4,7 +4,9 @@ import contextlib
 import difflib
 import errno
 import io
+import math
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from mrcnn.data.files import write_whole
 # HDF5 keeps an attribute in the header of its object, which holds 64 kB.
 ATTRIBUTE_LIMIT = 64512
 
+_CHECKSUM = "crc32"
 _AGAIN = "Fetch or save it again."
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _FOREIGN = {
@@ -28,17 +31,48 @@ _FOREIGN = {
 
 
 def load_names(group: h5py.Group, attribute: str) -> list[str] | None:
-    """Reads a list of names, whole or in chunks (`layer_names0`, ...); None where there is none."""
+    """Reads a list of names, whole or in chunks (`layer_names0`, ...); None where there is none.
+
+    Raises:
+        TypeError: the attribute is there, but is no list of names.
+    """
     if attribute in group.attrs:
-        values = list(group.attrs[attribute])
-    elif f"{attribute}0" in group.attrs:
-        values, chunk = [], 0
-        while f"{attribute}{chunk}" in group.attrs:
-            values.extend(group.attrs[f"{attribute}{chunk}"])
-            chunk += 1
-    else:
+        return _names(group, attribute)
+    if f"{attribute}0" not in group.attrs:
         return None
-    return [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values]
+    values, chunk = [], 0
+    while f"{attribute}{chunk}" in group.attrs:
+        values += _names(group, f"{attribute}{chunk}")
+        chunk += 1
+    return values
+
+
+def _names(group: h5py.Group, attribute: str) -> list[str]:
+    value = group.attrs[attribute]
+    values = value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else None
+    if values is None or not all(isinstance(name, bytes | str) for name in values):
+        raise TypeError(f"the attribute {attribute} of {group.name} is no list of names")
+    try:
+        encoded = [name if isinstance(name, bytes) else name.encode("utf-8") for name in values]
+        names = [name.decode("utf-8") for name in encoded]
+    except UnicodeError as error:
+        raise TypeError(f"the attribute {attribute} of {group.name} has a name that is no text ({error})") from error
+    if any("\0" in name for name in names):
+        raise TypeError(f"the attribute {attribute} of {group.name} has a name with a zero byte")
+    return names
+
+
+def find(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
+    """What lies in a group under a name, `inner/name` included; None where there is nothing, or a link.
+
+    Links may lead to other files, which no file from elsewhere shall make a program open. Keras writes none.
+    """
+    found = group
+    for part in filter(None, name.split("/")):
+        if not isinstance(found, h5py.Group) or not isinstance(found.get(part, getlink=True), h5py.HardLink):
+            return None
+        found = found[part]
+    return found
 
 
 def save_names(group: h5py.Group, attribute: str, names: list[str]) -> None:
@@ -115,13 +149,14 @@ def read_file(path: str | os.PathLike) -> Iterator[dict[str, dict[str, h5py.Data
     with open_hdf5(path) as file:
         try:
             layers = _read_layers(path, file)
-        except (OSError, KeyError, RuntimeError) as error:
+        except (OSError, KeyError, RuntimeError, TypeError) as error:
             raise ValueError(f"{path} is damaged: {error}. {_AGAIN}") from error
         yield layers
 
 
 def _read_layers(path: str | os.PathLike, file: h5py.File) -> dict[str, dict[str, h5py.Dataset]]:
-    root = file["model_weights"] if isinstance(file.get("model_weights"), h5py.Group) else file
+    wrapped = find(file, "model_weights")
+    root = wrapped if isinstance(wrapped, h5py.Group) else file
     names = load_names(root, "layer_names")
     if names is None:
         raise ValueError(f"{path} is {_foreign_layout(file)}. Expected the layout of Keras 2: an attribute layer_names "
@@ -129,12 +164,13 @@ def _read_layers(path: str | os.PathLike, file: h5py.File) -> dict[str, dict[str
                          "`model.keras_model.save_weights('name.h5')` writes here.")
     layers = {}
     for name in names:
-        weights = load_names(root[name], "weight_names") if isinstance(root.get(name), h5py.Group) else None
+        group = find(root, name)
+        weights = load_names(group, "weight_names") if isinstance(group, h5py.Group) else None
         if weights is None:
             raise ValueError(f"{path} is not whole: it lists the layer {name!r}, which is missing. {_AGAIN}")
-        layers[name] = {weight: root[name].get(weight) for weight in weights}
+        layers[name] = {weight: find(group, weight) for weight in weights}
         for weight, array in layers[name].items():
-            _check_array(path, weight, array)
+            check_array(path, weight, array)
     return layers
 
 
@@ -147,12 +183,61 @@ def _foreign_layout(file: h5py.File) -> str:
     return f"an HDF5 file without weights of Keras (it holds {inside})"
 
 
-def _check_array(path: str | os.PathLike, name: str, array: object) -> None:
+def check_array(path: str | os.PathLike, name: str, array: object) -> None:
+    """Raises a ValueError unless an array is there, whole, within its file, and of numbers; reads none of them."""
+    if isinstance(array, h5py.Dataset) and (array.is_virtual or array.external):
+        raise ValueError(f"{path}: the numbers of the array {name!r} lie in another file, which is not opened. Save "
+                         "the weights as one file.")
     # Space is given to an array when it is first written: one without space was cut short by the end of its writer.
-    if not isinstance(array, h5py.Dataset) or (array.size and not array.id.get_storage_size()):
+    if not isinstance(array, h5py.Dataset) or (array.size and not (array.id.get_storage_size() and _has_chunks(array))):
         raise ValueError(f"{path} is not whole: it lists the array {name!r}, which is missing. {_AGAIN}")
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{path}: the array {name!r} holds {array.dtype}, not numbers.")
+
+
+def _has_chunks(array: h5py.Dataset) -> bool:
+    """Whether all parts of an array that is kept in parts are there, none without its checksum.
+
+    What is missing would be read as zeros.
+    """
+    if not array.chunks:
+        return True
+    parts = math.prod(-(-side // step) for side, step in zip(array.shape, array.chunks, strict=True))
+    if array.id.get_num_chunks() != parts:
+        return False
+    offsets = set()
+    array.id.chunk_iter(lambda part: None if part.filter_mask else offsets.add(part.chunk_offset))
+    return len(offsets) == parts and all(
+        at < side and at % step == 0
+        for offset in offsets for at, side, step in zip(offset, array.shape, array.chunks, strict=True)
+    )  # fmt: skip
+
+
+def read_array(path: str | os.PathLike, name: str, array: h5py.Dataset) -> np.ndarray:
+    """The numbers of an array that `read_file` found.
+
+    Args:
+        path, name: of the file and the array, for messages.
+        array: as long as the file is open.
+
+    Returns:
+        array of finite numbers, of the dtype in the file.
+
+    Raises:
+        ValueError: it cannot be read, its checksum is wrong, or a number is not finite, even as float32.
+    """
+    try:
+        values = array[()]
+        expected = array.attrs.get(_CHECKSUM)
+    except (OSError, RuntimeError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: the array {name!r} cannot be read ({error}). {_AGAIN}") from error
+    if expected is not None and not np.array_equal(expected, _checksum(values)):
+        raise ValueError(f"{path} is damaged: the array {name!r} has changed since it was saved. {_AGAIN}")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        if not np.isfinite(np.asarray(values, np.float32)).all():
+            raise ValueError(f"{path}: the array {name!r} holds values that are no finite numbers: the file is "
+                             "damaged, or its training went wrong. Take an earlier checkpoint, or fetch it again.")
+    return values
 
 
 def is_whole(path: str | os.PathLike) -> bool:
@@ -175,20 +260,23 @@ def is_whole(path: str | os.PathLike) -> bool:
 def new_hdf5(path: str | os.PathLike) -> Iterator[h5py.File]:
     """Yields an open `h5py.File` to write to; it becomes the file `path` in the end, whole or not at all.
 
-    It is made in memory: when a disk is full, HDF5 ends the process by a segmentation fault.
+    It is made in memory: when a disk is full, HDF5 ends the process by a segmentation fault. Its structure has
+    checksums, and every HDF5 since 1.8 (2008) reads it.
 
     Raises:
         FileNotFoundError: there is no such folder.
         OSError: it cannot be written; where the disk is full, with the room that the file needs.
     """
     memory = io.BytesIO()
-    with h5py.File(memory, "w") as file:
+    with h5py.File(memory, "w", libver=("v108", "v108")) as file:
         yield file
     write_whole(path, memory.getbuffer())
 
 
 def write_file(path: str | os.PathLike, layers: Mapping[str, Mapping[str, np.ndarray]]) -> None:
     """Writes a weights file in the layout of Keras 2; on a failure the old file stays as it was.
+
+    Arrays and structure have checksums, so that a file that suffers damage later is refused.
 
     Args:
         path: of the file, in a folder that exists.
@@ -207,4 +295,13 @@ def write_file(path: str | os.PathLike, layers: Mapping[str, Mapping[str, np.nda
             group = file.create_group(layer)
             save_names(group, "weight_names", list(weights))
             for name, array in weights.items():
-                group.create_dataset(name, data=array)
+                save_array(group, name, array)
+
+
+def save_array(group: h5py.Group, name: str, array: np.ndarray) -> None:
+    """Adds an array and its checksum, an attribute that others need not know."""
+    group.create_dataset(name, data=array).attrs[_CHECKSUM] = _checksum(array)
+
+
+def _checksum(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))

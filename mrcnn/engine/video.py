@@ -69,7 +69,8 @@ def check_video(path):
 
 def _open_video(av, source):
     try:
-        video = av.open(os.fspath(source))
+        # Of a path alone FFmpeg might take the beginning for a protocol, and a playlist might send it elsewhere.
+        video = av.open(f"file:{os.fspath(source)}", options={"protocol_whitelist": "file"})
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{source}: there is no such video") from error
     except (av.FFmpegError, OSError) as error:
@@ -145,7 +146,7 @@ class _Writer:
 
     def _start(self, height, width, source):
         options = {"movflags": "+faststart"}  # the index at the beginning, so that browsers start at once
-        self._container = self.av.open(self.path, "w", format="mp4", options=options)
+        self._container = self.av.open(f"file:{self.path}", "w", format="mp4", options=options)
         self._stream = stream = self._container.add_stream("libx264", rate=_rate(source), options={"crf": "20"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         context = stream.codec_context

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from mrcnn.engine.checkpoints import find_last, load_optimizer, parse_checkpoint, run_name, save_optimizer
-from mrcnn.engine.h5_layout import is_whole, read_file, write_file
+from mrcnn.engine.h5_layout import is_whole, read_array, read_file, write_file
 from mrcnn.engine.imagenet import applications_name, imagenet_weights
 
 __all__ = ["HEADS", "LoadReport", "find_last", "imagenet_weights", "is_whole", "load_optimizer", "load_weights",
@@ -132,8 +132,8 @@ def load_weights(model: keras.Model, path: str | os.PathLike, by_name: bool = Fa
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is foreign or damaged, of another backbone or number of classes, shapes differ, a part of
-            the model would not be loaded, or `exclude` has a misspelt name.
+        ValueError: the file is foreign or damaged, of another backbone or number of classes, shapes differ, a value is
+            not finite, a part of the model would not be loaded, or `exclude` has a misspelt name.
     """
     groups = {name: slots for name, slots in _groups(model).items() if slots}
     with read_file(path) as layers:
@@ -154,8 +154,10 @@ def load_weights(model: keras.Model, path: str | os.PathLike, by_name: bool = Fa
         report.mismatched = [str(slot) for slot in misfits]
         if misfits and not skip_mismatch:
             raise ValueError(_mismatch_message(path, misfits, excluded))
-        for slot in fitting:
-            slot.variable.assign(slot.array[()])
+        # All of them are read before the first is assigned: damage may show as late as that.
+        values = [read_array(path, str(slot), slot.array) for slot in fitting]
+        for slot, value in zip(fitting, values, strict=True):
+            slot.variable.assign(value)
         report.loaded = len(fitting)
     if verbose:
         print(f"{os.path.basename(path)}: {report}")
