@@ -19,7 +19,7 @@ export KERAS_BACKEND ?= tensorflow
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-LONG := long-core long-devices long-balloon long-nucleus long-jax long-torch
+LONG := long-core long-soak long-repeat long-devices long-balloon long-nucleus long-jax long-torch
 .PHONY: help demo notebooks pictures test check long $(LONG) data golden backends lint clean
 
 help:  ## list the targets
@@ -43,7 +43,15 @@ check: $(VENV)/.dev lint  ## the quick tests, under 3 minutes
 long: $(LONG)  ## all that takes long, part by part; each of them takes under an hour
 
 long-core: $(VENV)/.dev  ## long: kills, the demo with other seeds, further training steps of the original
-	$(PY) -m pytest -m "long and not data" --ignore=tests/test_devices.py --ignore=tests/test_processes.py
+	$(PY) -m pytest -m "long and not data" \
+		--ignore=tests/test_devices.py --ignore=tests/test_processes.py \
+		--ignore=tests/test_soak.py --ignore=tests/test_repeatability.py
+
+long-soak: $(VENV)/.dev  ## long: 2,000 steps and 2,000 detections in one process, on a machine that is idle
+	$(PY) -m pytest -m long tests/test_soak.py -s
+
+long-repeat: $(VENV)/.dev  ## long: trainings of one seed give the same bits, whatever the settings
+	$(PY) -m pytest -m long tests/test_repeatability.py -s
 
 long-devices: $(VENV)/.backends  ## long: two and four devices and processes beside one, and killed processes
 	$(PY) -m pytest -m long tests/test_devices.py tests/test_processes.py -s
