@@ -144,6 +144,9 @@ def test_coordinates_of_an_image_of_one_pixel_come_back(shape):
     np.testing.assert_array_equal(pixel_boxes.denorm_boxes(normalized, shape), box)
     np.testing.assert_array_equal(array(tensors.norm_boxes(tensor(box), shape)), normalized)
     np.testing.assert_array_equal(array(tensors.denorm_boxes(tensor(normalized), shape)), box)
+    everything = np.array([[0, 0, 1, 1]], np.float32)  # which detection may ask for, whatever the size
+    np.testing.assert_array_equal(pixel_boxes.denorm_boxes(everything, shape), box)
+    np.testing.assert_array_equal(array(tensors.denorm_boxes(tensor(everything), shape)), box)
 
 
 def test_levels_of_boxes_without_area_and_of_images_without_size():
