@@ -19,7 +19,8 @@ export KERAS_BACKEND ?= tensorflow
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-LONG := long-kills long-core long-cases long-fuzz long-devices long-balloon long-nucleus long-jax long-torch
+LONG := long-kills long-core long-cases long-fuzz long-soak long-repeat long-devices long-balloon long-nucleus long-jax \
+	long-torch
 .PHONY: help demo notebooks pictures test check long $(LONG) data golden backends lint clean
 
 help:  ## list the targets
@@ -46,8 +47,8 @@ long-kills: $(VENV)/.dev  ## long: trainings and downloads that are killed, full
 	$(PY) -m pytest -m long $(addprefix tests/faults/test_,kills.py killed_downloads.py full_disk.py data_faults.py)
 
 long-core: $(VENV)/.dev  ## long: the demo with other seeds, further training steps of the original
-	$(PY) -m pytest -m "long and not data" --ignore=tests/faults --ignore=tests/test_devices.py \
-		--ignore=tests/test_processes.py
+	$(PY) -m pytest -m "long and not data" --ignore=tests/faults \
+		$(addprefix --ignore=tests/test_,devices.py processes.py soak.py repeatability.py)
 
 long-cases: $(VENV)/.dev  ## long: 10,000 cases of bad input; their outcomes go to docs/reliability/cases.json
 	MRCNN_CASES=10000 MRCNN_CASES_REPORT=docs/reliability/cases.json $(PY) -m pytest tests/faults/test_cases_*.py \
@@ -55,6 +56,12 @@ long-cases: $(VENV)/.dev  ## long: 10,000 cases of bad input; their outcomes go 
 
 long-fuzz: $(VENV)/.fuzz  ## long: ten minutes of coverage-guided fuzzing; its figures go to docs/reliability/fuzz.json
 	$(PY) tests/faults/fuzz.py --seconds 600 --report docs/reliability/fuzz.json
+
+long-soak: $(VENV)/.dev  ## long: 2,000 steps and 2,000 detections in one process, on a machine that is idle
+	$(PY) -m pytest -m long tests/test_soak.py -s
+
+long-repeat: $(VENV)/.dev  ## long: trainings of one seed give the same bits, whatever the settings
+	$(PY) -m pytest -m long tests/test_repeatability.py -s
 
 long-devices: $(VENV)/.backends  ## long: two and four devices and processes beside one, and killed processes
 	$(PY) -m pytest -m long tests/test_devices.py tests/test_processes.py -s

@@ -132,6 +132,9 @@ class Config:
     MEAN_PIXEL = np.array([123.7, 116.8, 103.9])
 
     # ---- ground truth
+    # True trains on images without objects, too: all of such an image is background, for the first stage and the heads.
+    # False leaves them out; an image of which no proposal covers an object then trains no region, as in the original.
+    USE_EMPTY_IMAGES = False
     # Objects of one image that are used in training; of more, a random choice.
     MAX_GT_INSTANCES = 100
     # True stores masks cut to their boxes at MINI_MASK_SHAPE (height, width), which saves much memory at high

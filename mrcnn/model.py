@@ -112,6 +112,7 @@ def _target_settings(config):
         "mask_shape": tuple(config.MASK_SHAPE),
         "mini_masks": config.USE_MINI_MASK,
         "seed": config.SEED,
+        "negatives_alone": config.USE_EMPTY_IMAGES,
     }
 
 

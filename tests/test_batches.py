@@ -195,7 +195,7 @@ def test_knowing_which_images_are_empty_changes_nothing():
 
 def test_no_image_has_objects():
     for make in (TrainingStream, DataGenerator, ValidationData):
-        with pytest.raises(ValueError, match="none of the 4 images .* no image has objects"):
+        with pytest.raises(ValueError, match="none of the 4 images .* no image has objects.*USE_EMPTY_IMAGES"):
             make(Holes(4, range(4)), config())[0]
 
 
@@ -214,6 +214,33 @@ def test_validation_leaves_images_without_objects_out():
     batches = [ids(batch) for batch in validation]
     assert batches[0] == [0] and batches[1] == [2, 3] and batches[3] == [7]
     assert len(batches[2]) == 1 and batches[2][0] not in (1, 4, 5, 6)
+
+
+def test_images_without_objects_train_the_background_where_that_is_wanted():
+    class Crowds(Holes):
+        def load_mask(self, image_id):
+            masks, class_ids = super().load_mask(image_id)
+            return masks, -class_ids if image_id == 2 else class_ids
+
+    wanted = config(USE_EMPTY_IMAGES=True, VALIDATION_STEPS=4)
+    flips = lambda image, masks: (image[:, ::-1], masks[:, ::-1])  # noqa: E731
+    stream = TrainingStream(Crowds(6, {1, 3, 4}), wanted, augmentation=flips)
+    assert sorted(all_ids(stream, range(3))) == [*range(6)]
+    assert [ids(batch) for batch in ValidationData(Crowds(6, {1, 3, 4}), wanted)] == [[0, 1], [2, 3], [4, 5]]
+    fixed = DataGenerator(Crowds(6, {1, 3, 4}), wanted, shuffle=False)
+    _, meta, match, deltas, class_ids, gt_boxes, masks = (array[1] for array in fixed[0][0])
+    assert (match == -1).sum() == wanted.RPN_TRAIN_ANCHORS_PER_IMAGE and not (match == 1).any()
+    assert meta[12:].all() and not any(array.any() for array in (deltas, class_ids, gt_boxes, masks))
+    crowd = fixed[1][0]
+    assert (crowd[4][0] < 0).sum() == 2 and (crowd[2][0] == 0).any() and not (crowd[2][0] == 1).any()
+
+
+def test_random_regions_of_images_without_objects_are_background():
+    generator = DataGenerator(Holes(2, {1}), config(USE_EMPTY_IMAGES=True), False, None, 30, True)
+    inputs, (class_ids, deltas, masks) = generator[0]
+    assert class_ids[0].any() and not class_ids[1].any() and not deltas[1].any() and not masks[1].any()
+    rows = inputs[8][1]
+    assert rows.shape == (8, 4) and (rows[:, :2] < rows[:, 2:]).all()
 
 
 # ------------------------------------------------------------------ images that cannot be used

@@ -207,3 +207,13 @@ class TestUnmoldDetections:
         boxes, class_ids, scores, masks = self.unmold([])
         assert (boxes.shape, class_ids.shape, scores.shape, masks.shape) == ((0, 4), (0,), (0,), (50, 100, 0))
         assert (boxes.dtype, class_ids.dtype, scores.dtype, masks.dtype) == (np.int32, np.int32, np.float32, bool)
+
+
+@given(st.integers(1, 3), st.integers(1, 400), st.sampled_from(["square", "pad64"]), st.booleans())
+@settings(deadline=None, max_examples=40)
+def test_photos_of_a_few_pixels_keep_their_detections(short, long, mode, turned):
+    """Such a one may be a single line of pixels in the network's image, which has no height in its coordinates."""
+    sides = (long, short) if turned else (short, long)
+    (result,) = detect([np.full((*sides, 3), 1, "uint8")], molding(mode), 1, Network(1))
+    np.testing.assert_array_equal(result["rois"], [[0, 0, *sides]])
+    assert result["masks"].shape == (*sides, 1) and result["masks"].all()

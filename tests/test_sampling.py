@@ -109,3 +109,22 @@ def test_the_mask_head_learns_the_same_from_positives_alone(monkeypatch):
     assert few == pytest.approx(all_rows, rel=1e-5)
     for got, want in zip(weights, others, strict=True):
         np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_negatives_alone_fill_an_image_without_a_positive():
+    """Where they are wanted (USE_EMPTY_IMAGES); crowds are still no background, and images with positives stay."""
+    far = [[0.6, 0.0, 0.7, 0.05 + 0.01 * k] for k in range(25)]
+    nothing = target_inputs([*far, [0, 0, 0, 0]], [[0, 0, 0, 0]], [0])
+    out = detection_targets(*nothing, **TARGETS, seed=1, negatives_alone=True)
+    rois, ids, deltas, masks = (array(x)[0] for x in out)
+    assert len(np.unique(rois, axis=0)) == 20 and all(roi.tolist() in np.float32(far).tolist() for roi in rois)
+    assert not ids.any() and not deltas.any() and not masks.any()
+
+    crowd = target_inputs([[0.1, 0.1, 0.3, 0.3], far[0]], [[0.1, 0.1, 0.4, 0.4]], [-1])
+    rois = array(detection_targets(*crowd, **TARGETS, seed=1, negatives_alone=True)[0])[0]
+    np.testing.assert_allclose(rois[:2], [far[0], [0, 0, 0, 0]], atol=1e-6)
+
+    object_ = target_inputs([[0.1, 0.1, 0.5, 0.5], *far], [[0.1, 0.1, 0.5, 0.5]], [1])
+    for got, want in zip(detection_targets(*object_, **TARGETS, seed=1, negatives_alone=True),
+                         detection_targets(*object_, **TARGETS, seed=1), strict=True):  # fmt: skip
+        np.testing.assert_array_equal(array(got), array(want))

@@ -300,6 +300,15 @@ def test_padding_and_crowds_are_no_objects_of_the_heads():
     assert class_ids.tolist() == [3, 0]
 
 
+def test_detection_targets_of_nothing_but_background_where_that_is_wanted():
+    rois = np.array([[10, 10, 30, 30], [40, 40, 60, 60]])
+    nothing = (np.zeros(0, int), np.zeros((0, 4), int), np.zeros((64, 96, 0), bool), 4, 8, 0.5, STD_DEV, (7, 7))
+    rng = np.random.default_rng(3)
+    chosen, class_ids, deltas, masks = targets.build_detection_targets(rois, *nothing, rng=rng, negatives_alone=True)
+    assert chosen.shape == (8, 4) and not class_ids.any() and not deltas.any() and not masks.any()
+    assert deltas.shape == (8, 4, 4) and masks.shape == (8, 7, 7, 4)
+
+
 @pytest.mark.parametrize(
     ("rois", "class_ids", "message"),
     [

@@ -119,7 +119,8 @@ class Items:
         if self.record.problems:
             return ValueError(f"{message}; problems:\n{self.record.summary()}")
         return ValueError(f"{message}: no image has objects (load_mask returns no masks, only crowds, or objects that "
-                          "resizing, cropping or augmentation removed)")
+                          "resizing, cropping or augmentation removed). USE_EMPTY_IMAGES = True trains on them as "
+                          "background")
 
     def _rng(self, *key):
         return np.random.default_rng((self.seed, *key))

@@ -179,7 +179,8 @@ class _ArrayMaker:
 
     def __call__(self, image_id, rng):
         loaded = _load(self.dataset, self.config, image_id)
-        if not (loaded.class_ids > 0).any():
+        needs_objects = not self.config.USE_EMPTY_IMAGES
+        if needs_objects and not (loaded.class_ids > 0).any():
             raise NoObjects(always=True)
         is_plain = self.dataset.image_info[image_id]["source"] in self.plain_sources
         (image, meta, class_ids, bbox, mask), lost = _prepare(
@@ -191,7 +192,7 @@ class _ArrayMaker:
                 f"{image_name(self.dataset, image_id)} has the shape {image.shape} after resizing, but the network is "
                 f"trained on {tuple(map(int, self.config.IMAGE_SHAPE))}: use IMAGE_RESIZE_MODE 'square' or 'crop'"
             )
-        if not (class_ids > 0).any():
+        if needs_objects and not (class_ids > 0).any():
             raise NoObjects(always=False)
         return self._arrays(image, meta, class_ids, bbox, mask, rng), lost
 
@@ -224,6 +225,7 @@ class _ArrayMaker:
         chosen, labels, deltas, masks = build_detection_targets(
             rois, class_ids, bbox, mask, config.NUM_CLASSES, config.TRAIN_ROIS_PER_IMAGE, config.ROI_POSITIVE_RATIO,
             config.BBOX_STD_DEV, config.MASK_SHAPE, image_shape if config.USE_MINI_MASK else None, rng,
+            negatives_alone=config.USE_EMPTY_IMAGES,
         )  # fmt: skip
         return (rois, chosen), (labels[:, np.newaxis], deltas, masks)
 
@@ -246,7 +248,7 @@ class DataGenerator(Batches):
     these and makes the item `(inputs, outputs)`, outputs being class ids [batch, rois, 1], deltas and masks as
     `build_detection_targets` returns them.
 
-    Images without objects, and images that cannot be used, are replaced by others.
+    Images that cannot be used are replaced by others, and so are images without objects unless `USE_EMPTY_IMAGES`.
 
     Args:
         dataset: Dataset, prepared.
@@ -319,8 +321,8 @@ class TrainingStream(DataGenerator):
 class ValidationData(DataGenerator):
     """The first `VALIDATION_STEPS` batches of images (or all images) in order; the same in every epoch.
 
-    None comes twice. Images without objects, or which cannot be used, are left out of their batch; a batch that would
-    be empty takes one other image.
+    None comes twice. Images that cannot be used, or without objects (but for `USE_EMPTY_IMAGES`), are left out of their
+    batch; a batch that would be empty takes one other image.
 
     Args:
         fill: bool, bring all batches to full size with blank images, which add nothing to any loss: where several
@@ -363,7 +365,8 @@ def data_generator(dataset, config, shuffle=True, augment=False, augmentation=No
                    detection_targets=False, no_augmentation_sources=None):
     """Makes batches one after the other, endlessly, as lists; `DataGenerator` is the one that Keras can read.
 
-    Images without objects are skipped; so are images that cannot be used, until they are too many.
+    Images without objects are skipped unless `USE_EMPTY_IMAGES`; so are images that cannot be used, until they are too
+    many.
 
     Args:
         dataset, config, shuffle, augmentation, random_rois, detection_targets, no_augmentation_sources: as for

@@ -103,7 +103,7 @@ def _thin_out(rpn_match, value, limit, rng):
 
 def build_detection_targets(
     rpn_rois, gt_class_ids, gt_boxes, gt_masks, num_classes, rois_per_image, positive_ratio, std_dev, mask_shape,
-    image_shape=None, rng=None,
+    image_shape=None, rng=None, negatives_alone=False,
 ):  # fmt: skip
     """Picks regions to train the heads on, and their targets; what `DetectionTargetLayer` does within the network.
 
@@ -122,6 +122,7 @@ def build_detection_targets(
         mask_shape: (height, width) of the mask targets.
         image_shape: (H, W, ...) of the image, if the masks are mini masks.
         rng: see the top of this file.
+        negatives_alone: whether without objects all regions are background; else that is an error.
 
     Returns:
         rois: [rois_per_image, (y1, x1, y2, x2)] int32, pixels; objects come first.
@@ -131,21 +132,22 @@ def build_detection_targets(
         masks: [rois_per_image, height, width, num_classes] float32, 0..1; zeros but for the region's class.
 
     Raises:
-        ValueError: there are no regions, no objects, or no region that is clearly object or background.
+        ValueError: there are no regions, no objects (unless `negatives_alone`), or no region that is clearly object
+            or background.
     """
     rng = rng or np.random
     rpn_rois, instances = np.asarray(rpn_rois), np.flatnonzero(np.asarray(gt_class_ids) > 0)
-    if len(rpn_rois) == 0 or len(instances) == 0:
+    if len(rpn_rois) == 0 or (len(instances) == 0 and not negatives_alone):
         raise ValueError(
             f"rpn_rois and gt_class_ids need at least one region and one object; received {len(rpn_rois)} regions and "
             f"class ids {np.asarray(gt_class_ids).tolist()}"
         )
     overlaps = compute_overlaps(rpn_rois, gt_boxes[instances])
-    kept, is_object = _pick_rois(overlaps.max(axis=1), rois_per_image, positive_ratio, rng)
+    kept, is_object = _pick_rois(overlaps.max(axis=1, initial=0), rois_per_image, positive_ratio, rng)
     rois = rpn_rois[kept].astype(np.int32)
-    matched = instances[overlaps.argmax(axis=1)[kept]]
-    class_ids = np.where(is_object, gt_class_ids[matched], 0).astype(np.int32)
-    rows, labels, matched = np.flatnonzero(is_object), class_ids[is_object], matched[is_object]
+    rows, class_ids = np.flatnonzero(is_object), np.zeros(rois_per_image, np.int32)
+    matched = instances[overlaps[kept[rows]].argmax(axis=1)] if len(rows) else instances[:0]
+    class_ids[rows] = labels = np.asarray(gt_class_ids)[matched]
 
     bboxes = np.zeros((rois_per_image, num_classes, 4), np.float32)
     bboxes[rows, labels] = box_refinement(rois[rows], gt_boxes[matched]) / np.asarray(std_dev)

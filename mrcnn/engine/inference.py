@@ -284,13 +284,23 @@ def unmold_detections(detections, planes, original_image_shape, image_shape, win
     count = ends[0] if len(ends) else len(detections)
     class_ids = detections[:count, 4].astype(np.int32)
 
-    y1, x1, y2, x2 = norm_boxes(np.asarray(window), image_shape[:2])
-    shift, scale = np.array([y1, x1, y1, x1]), np.array([y2 - y1, x2 - x1, y2 - y1, x2 - x1])
-    boxes = denorm_boxes((detections[:count, :4] - shift) / scale, original_image_shape[:2])
+    boxes = denorm_boxes(_within(detections[:count, :4], window, image_shape), original_image_shape[:2])
 
     kept = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
     boxes, scores = boxes[kept], detections[kept, 5].astype(np.float32)
     return boxes, class_ids[kept], scores, _unmold_masks(np.asarray(planes)[kept], boxes, original_image_shape, masks)
+
+
+def _within(boxes, window, image_shape):
+    """Boxes [N, 4], normalized by the whole image -> by its window (pixels).
+
+    A window of one pixel, in which a very long photo ends up, has no height (width) when it is normalized, and no more
+    have boxes in it: they take all of it.
+    """
+    y1, x1, y2, x2 = norm_boxes(np.asarray(window), image_shape[:2])
+    shift, scale = np.array([y1, x1, y1, x1]), np.array([y2 - y1, x2 - x1, y2 - y1, x2 - x1])
+    within = (boxes - shift) / np.where(scale > 0, scale, 1)
+    return np.where(scale > 0, within, [0, 0, 1, 1])
 
 
 def _unmold_masks(planes, boxes, shape, kind):

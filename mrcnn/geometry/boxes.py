@@ -25,6 +25,7 @@ def compute_iou(box, boxes, box_area, boxes_area):
     Returns:
         [N] float; 0 where neither box has an area.
     """
+    box, boxes = _signed(np.asarray(box)), _signed(np.asarray(boxes))
     height = np.minimum(box[..., 2], boxes[..., 2]) - np.maximum(box[..., 0], boxes[..., 0])
     width = np.minimum(box[..., 3], boxes[..., 3]) - np.maximum(box[..., 1], boxes[..., 1])
     intersection = np.maximum(height, 0) * np.maximum(width, 0)
@@ -45,7 +46,7 @@ def compute_overlaps(boxes1, boxes2):
     Raises:
         ValueError: an argument is not [N, 4].
     """
-    boxes1, boxes2 = _check(boxes1, "boxes1"), _check(boxes2, "boxes2")
+    boxes1, boxes2 = _signed(_check(boxes1, "boxes1")), _signed(_check(boxes2, "boxes2"))
     if len(boxes1) < len(boxes2):
         return np.ascontiguousarray(compute_overlaps(boxes2, boxes1).T)
     overlaps = np.zeros((len(boxes1), len(boxes2)))
@@ -166,7 +167,7 @@ def norm_boxes(boxes, shape):
         [N, (y1, x1, y2, x2)] float32, normalized.
     """
     scale, shift = _scale_and_shift(shape)
-    return ((np.asarray(boxes) - shift) / scale).astype(np.float32)
+    return ((np.asarray(boxes) - shift) / np.maximum(scale, 1)).astype(np.float32)  # an image may be one pixel high
 
 
 def denorm_boxes(boxes, shape):
@@ -202,9 +203,14 @@ def trim_zeros(x):
 
 
 def _scale_and_shift(shape):
-    """What pixel coordinates are multiplied by and moved by; an image of one pixel keeps a scale of 1."""
-    h, w = (max(int(side) - 1, 1) for side in shape[:2])
+    """What normalized coordinates are multiplied by and moved by."""
+    h, w = (int(side) - 1 for side in shape[:2])
     return np.array([h, w, h, w]), np.array([0, 0, 1, 1])
+
+
+def _signed(boxes):
+    """Whole numbers as int64: a difference or an area would wrap around in unsigned or small ones, and say nothing."""
+    return boxes.astype(np.int64, copy=False) if boxes.dtype.kind in "iu" else boxes
 
 
 def _area(boxes):

@@ -282,6 +282,7 @@ def build_training_model(config):
         config.MASK_SHAPE,
         config.USE_MINI_MASK,
         seed=config.SEED,
+        negatives_alone=config.USE_EMPTY_IMAGES,
         name="proposal_targets",
     )([candidates, gt_class_ids, gt_boxes, gt_masks])
     mrcnn_class_logits, mrcnn_class, mrcnn_bbox = _box_head(config, rois, pyramid, image_meta)

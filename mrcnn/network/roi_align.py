@@ -14,7 +14,8 @@ def pyramid_levels(boxes, image_area):
     height = ops.maximum(boxes[..., 2] - boxes[..., 0], 0.0)
     width = ops.maximum(boxes[..., 3] - boxes[..., 1], 0.0)
     level = ops.round(log2(ops.sqrt(height * width) / (224.0 / ops.sqrt(image_area))))
-    # boxes without area, the padding among them, give -inf: the clip takes them to P2 before the cast
+    # boxes without area, the padding among them, give -inf, as does an image without size, which fills a batch up: the
+    # clip takes them to P2 before the cast
     return ops.cast(ops.clip(level + 2.0, 0.0, 3.0), "int32")
 
 

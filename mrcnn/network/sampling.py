@@ -54,13 +54,14 @@ def relative_to_boxes(rois, boxes):
 
 
 def detection_targets(
-    proposals, gt_class_ids, gt_boxes, gt_masks, *, count, positive_ratio, std_dev, mask_shape, mini_masks, seed=None
-):
+    proposals, gt_class_ids, gt_boxes, gt_masks, *, count, positive_ratio, std_dev, mask_shape, mini_masks, seed=None,
+    negatives_alone=False,
+):  # fmt: skip
     """Draws the ROIs that train the heads and makes their targets.
 
     At most `count * positive_ratio` proposals with an IoU of 0.5 or more are taken, and negatives in proportion to the
-    positives found: without a positive the image trains no ROI. Gradients flow from the deltas into the proposals, as
-    they did in the original.
+    positives found: without a positive the image trains no ROI, or negatives alone where that is wanted. Gradients flow
+    from the deltas into the proposals, as they did in the original.
 
     Args:
         proposals: [batch, N, (y1, x1, y2, x2)] float, normalized, zero padded.
@@ -73,6 +74,7 @@ def detection_targets(
         mask_shape: (height, width) of a target mask.
         mini_masks: whether `gt_masks` are limited to their boxes.
         seed: int or keras.random.SeedGenerator.
+        negatives_alone: whether an image without a positive trains `count` negatives instead of nothing.
 
     Returns:
         rois [batch, count, 4] normalized, class_ids int32 [batch, count], deltas [batch, count, 4] and masks
@@ -82,7 +84,8 @@ def detection_targets(
     quota = int(count * positive_ratio)
     positive_at, is_positive = draw(positive, quota, seed)
     negative_at, is_candidate = draw(negative, count, seed)
-    rois = _arrange(proposals, positive_at, is_positive, negative_at, is_candidate, positive_ratio)
+    alone = count if negatives_alone else 0
+    rois = _arrange(proposals, positive_at, is_positive, negative_at, is_candidate, positive_ratio, alone)
 
     # targets exist for the first `quota` rows only; the rest is background or padding
     assigned = kernels.gather_rows(assignment, positive_at)
@@ -102,11 +105,13 @@ def detection_targets(
     return rois, complete(class_ids), complete(deltas), complete(masks)
 
 
-def _arrange(proposals, positive_at, is_positive, negative_at, is_candidate, positive_ratio):
-    """Positives, then so many negatives that the ratio holds, then zeros: [batch, count, 4]."""
+def _arrange(proposals, positive_at, is_positive, negative_at, is_candidate, positive_ratio, alone):
+    """Positives, so many negatives that the ratio holds (without positives: `alone`), then zeros: [batch, count, 4]."""
     quota, count = positive_at.shape[1], negative_at.shape[1]
     positives = ops.sum(ops.cast(is_positive, "int32"), axis=1, keepdims=True)
     wanted = ops.cast(ops.cast(positives, "float32") * (1.0 / positive_ratio), "int32") - positives
+    if alone:
+        wanted = ops.where(positives > 0, wanted, alone)
     slot = ops.arange(count, dtype="int32")[None]
     negatives = ops.sum(ops.cast(ops.logical_and(slot < wanted, is_candidate), "int32"), axis=1, keepdims=True)
     both = ops.concatenate([positive_at, negative_at], axis=1)
@@ -119,13 +124,15 @@ class DetectionTargetLayer(keras.layers.Layer):
     """`detection_targets` as a layer that draws anew at every call.
 
     Args:
-        count, positive_ratio, std_dev, mask_shape, mini_masks: see `detection_targets`.
+        count, positive_ratio, std_dev, mask_shape, mini_masks, negatives_alone: see `detection_targets`.
         seed: int or None.
 
     Args (call): [proposals, gt_class_ids, gt_boxes, gt_masks]; the result is (rois, class_ids, deltas, masks).
     """
 
-    def __init__(self, count, positive_ratio, std_dev, mask_shape, mini_masks, seed=None, **kwargs):
+    def __init__(
+        self, count, positive_ratio, std_dev, mask_shape, mini_masks, seed=None, negatives_alone=False, **kwargs
+    ):
         super().__init__(**kwargs)
         self.settings = {
             "count": count,
@@ -133,6 +140,7 @@ class DetectionTargetLayer(keras.layers.Layer):
             "std_dev": std_dev,
             "mask_shape": tuple(mask_shape),
             "mini_masks": mini_masks,
+            "negatives_alone": negatives_alone,
         }
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_jit = kernels.BACKEND != "tensorflow"

@@ -47,17 +47,24 @@ def clip_boxes(boxes, window):
 
 
 def box_refinement(box, gt_box):
-    """The deltas that turn `box` into `gt_box`; both [..., (y1, x1, y2, x2)] float with positive sides.
+    """The deltas that turn `box` into `gt_box`; both [..., (y1, x1, y2, x2)] float.
 
     Returns:
-        [..., (dy, dx, log(dh), log(dw))] float.
+        [..., (dy, dx, log(dh), log(dw))] float; zeros where one of the two has no height or no width.
     """
-    box, gt_box = ops.cast(box, "float32"), ops.cast(gt_box, "float32")
+    box, gt_box = _with_area(ops.cast(box, "float32"), ops.cast(gt_box, "float32"))
     height, width = box[..., 2] - box[..., 0], box[..., 3] - box[..., 1]
     gt_height, gt_width = gt_box[..., 2] - gt_box[..., 0], gt_box[..., 3] - gt_box[..., 1]
     dy = (gt_box[..., 0] + 0.5 * gt_height - (box[..., 0] + 0.5 * height)) / height
     dx = (gt_box[..., 1] + 0.5 * gt_width - (box[..., 1] + 0.5 * width)) / width
     return ops.stack([dy, dx, ops.log(gt_height / height), ops.log(gt_width / width)], axis=-1)
+
+
+def _with_area(box, gt_box):
+    """Both, [..., 4] float, with the unit box in the place of pairs of which one has no height or no width."""
+    sides = ops.concatenate([box[..., 2:] - box[..., :2], gt_box[..., 2:] - gt_box[..., :2]], axis=-1)
+    has_area, unit = ops.all(sides > 0, axis=-1, keepdims=True), constant([0, 0, 1, 1])
+    return ops.where(has_area, box, unit), ops.where(has_area, gt_box, unit)
 
 
 def iou(a, b):
@@ -94,7 +101,7 @@ def norm_boxes(boxes, shape):
         [..., (y1, x1, y2, x2)] float32, normalized.
     """
     scale, shift = _span(shape)
-    return (ops.cast(boxes, "float32") - shift) / scale
+    return (ops.cast(boxes, "float32") - shift) / ops.maximum(scale, 1.0)  # an image may be one pixel high or wide
 
 
 def denorm_boxes(boxes, shape):
