@@ -39,6 +39,13 @@ def test_what_jit_means():
             kernels.compiles(True, 2)
 
 
+# ------------------------------------------------------------------ all weights
+def test_mean_square():
+    x = np.random.default_rng(0).normal(size=(3, 4, 5)).astype("float32")
+    assert float(kernels.mean_square(ops.convert_to_tensor(x))) == pytest.approx(np.square(x).mean(), rel=1e-5)
+    assert float(kernels.mean_square(ops.convert_to_tensor(x[:1, :1, 0]))) == pytest.approx(x[0, 0, 0] ** 2, rel=1e-5)
+
+
 # ------------------------------------------------------------------ convolution
 @pytest.mark.skipif(backend.backend() != "tensorflow", reason="the gradient is our own on TensorFlow only")
 @settings(deadline=None, max_examples=25)

@@ -34,6 +34,26 @@ def names(model):
     return {weight.path.split("/")[0] for weight in model.trainable_weights}
 
 
+@pytest.mark.parametrize("momentum, accumulation", [(0.9, 1), (0.9, 2), (0.0, 1)])
+def test_the_optimizer_steps_as_that_of_keras(momentum, accumulation):
+    """And has the same variables, so that a run that was begun with that one goes on."""
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=(4, 3)), rng.normal(size=(6, 4, 3))
+    made = training.make_optimizer(0.1, momentum, 1.5, accumulation)
+    steps = {"gradient_accumulation_steps": accumulation if accumulation > 1 else None}
+    plain = keras.optimizers.SGD(0.1, momentum=momentum, global_clipnorm=1.5, **steps)
+    values = []
+    for optimizer in (made, plain):
+        weight = keras.Variable(start, dtype="float32", name="kernel")
+        optimizer.build([weight])
+        for gradient in gradients.astype("float32"):
+            optimizer.apply([keras.ops.convert_to_tensor(gradient)])
+        values.append([np.array(keras.ops.convert_to_numpy(v)) for v in (weight, *optimizer.variables)])
+    for one, other in zip(*values, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert type(made).__name__ == type(plain).__name__ and np.abs(values[0][0] - start).max() > 0.01
+
+
 HEADS = {"rpn_conv_shared", "fpn_c5p5", "mrcnn_mask"}
 
 

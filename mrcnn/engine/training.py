@@ -14,6 +14,7 @@ from mrcnn.data.checks import did_you_mean
 from mrcnn.data.files import is_no_room
 from mrcnn.distribution.parallel import scope
 from mrcnn.engine.checkpoints import load_optimizer, training_stage
+from mrcnn.network import kernels
 
 MEMORY_SETTINGS = ("IMAGES_PER_GPU", "IMAGE_MAX_DIM", "USE_MINI_MASK")
 _HEADS = r"(mrcnn|rpn|fpn)_.*"
@@ -119,6 +120,17 @@ def check_writable(model_dir):
         raise ValueError(f"model_dir = {model_dir!r} cannot be written to: choose another")
 
 
+class SGD(keras.optimizers.SGD):
+    """Keras' own, which on TensorFlow passes over each weight, its gradient and its momentum once."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        if self.momentums and not self.nesterov:
+            velocity = self.momentums[self._get_variable_index(variable)]
+            if kernels.momentum_step(variable, velocity, gradient, learning_rate, self.momentum):
+                return
+        super().update_step(gradient, variable, learning_rate)
+
+
 def make_optimizer(learning_rate, momentum, clip_norm, accumulation=1):
     """Stochastic gradient descent with the norm of all gradients together limited, as the original's Keras did.
 
@@ -138,7 +150,7 @@ def make_optimizer(learning_rate, momentum, clip_norm, accumulation=1):
     rate = learning_rate if _is_schedule(learning_rate) else float(learning_rate)
     steps = accumulation if accumulation > 1 else None
     clip = clip_norm or None
-    return keras.optimizers.SGD(rate, momentum=momentum, global_clipnorm=clip, gradient_accumulation_steps=steps)
+    return SGD(rate, momentum=momentum, global_clipnorm=clip, gradient_accumulation_steps=steps)
 
 
 def build_optimizer(model):

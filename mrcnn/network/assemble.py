@@ -107,7 +107,7 @@ class TrainingModel(MaskRCNNModel):
         decayed = [w for w in self.trainable_variables if w.name not in STATISTICS_AND_AFFINE]
         if not decayed:
             return 0.0
-        return self.weight_decay * sum(ops.mean(ops.square(w)) for w in decayed)
+        return self.weight_decay * sum(kernels.mean_square(w) for w in decayed)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         # the gradients of replicas are added up: each replica's part of the losses, and its share of the weight decay

@@ -232,6 +232,32 @@ def _gradients_at(places, x, kernel, upstream):
     return tf.reshape(for_x, shape), tf.reshape(for_kernel, tf.shape(kernel))
 
 
+# ---------------------------------------------------------------------------------------- what reads all weights
+
+
+def mean_square(x):
+    """The mean of the squares of a tensor or variable of known shape, in one pass over memory, as is its gradient."""
+    if BACKEND != "tensorflow":
+        return ops.mean(ops.square(x))
+    x = tf.convert_to_tensor(x)
+    return tf.nn.l2_loss(x) * (2 / max(x.shape.num_elements(), 1))
+
+
+def momentum_step(variable, velocity, gradient, rate, momentum):
+    """velocity = momentum * velocity - rate * gradient, then variable += velocity: in one pass, where that can be.
+
+    Returns:
+        bool; False where there is no kernel for it, and nothing was done.
+    """
+    if BACKEND != "tensorflow" or tf.distribute.has_strategy() or isinstance(gradient, tf.IndexedSlices):
+        return False
+    variable, velocity = (getattr(v, "value", v) if not isinstance(v, tf.Variable) else v for v in (variable, velocity))
+    numbers = {"lr": tf.cast(rate, variable.dtype), "grad": tf.cast(gradient, variable.dtype),
+               "momentum": tf.cast(momentum, variable.dtype)}  # fmt: skip
+    tf.raw_ops.ResourceApplyKerasMomentum(var=variable.handle, accum=velocity.handle, **numbers)
+    return True
+
+
 # ---------------------------------------------------------------------------------------- non-maximum suppression
 
 
