@@ -286,7 +286,12 @@ def unmold_detections(detections, planes, original_image_shape, image_shape, win
 
     y1, x1, y2, x2 = norm_boxes(np.asarray(window), image_shape[:2])
     shift, scale = np.array([y1, x1, y1, x1]), np.array([y2 - y1, x2 - x1, y2 - y1, x2 - x1])
-    boxes = denorm_boxes((detections[:count, :4] - shift) / scale, original_image_shape[:2])
+    if (scale > 0).all():
+        within = (detections[:count, :4] - shift) / scale
+    else:  # a window one pixel wide has no normalized width: what was found in it reaches from border to border
+        whole = norm_boxes(np.array([0, 0, *original_image_shape[:2]]), original_image_shape[:2])
+        within = np.where(scale > 0, (detections[:count, :4] - shift) / np.where(scale > 0, scale, 1), whole)
+    boxes = denorm_boxes(within, original_image_shape[:2])
 
     kept = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
     boxes, scores = boxes[kept], detections[kept, 5].astype(np.float32)
