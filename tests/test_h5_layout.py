@@ -162,6 +162,17 @@ def test_lists_of_names_that_are_none(tmp_path, names, group):
     assert not is_whole(path)
 
 
+def test_a_list_that_claims_to_be_endless_takes_no_memory(tmp_path):
+    """A flipped bit in the length of a list, found by fuzzing: several gigabytes were asked for."""
+    path = write_keras2(tmp_path / "w.h5", {f"layer{n}": {} for n in range(251)})
+    content = path.read_bytes()
+    length, endless = (251).to_bytes(8, "little"), (2**33).to_bytes(8, "little")
+    assert content.count(length) > 0
+    path.write_bytes(content.replace(length, endless))
+    with pytest.raises(ValueError, match=r"w\.h5 is damaged: the attribute layer_names of / would be larger than"):
+        read(path)
+
+
 @pytest.mark.parametrize("link", [h5py.SoftLink("/conv1"), h5py.SoftLink("/x"), h5py.ExternalLink("no.h5", "/conv1")])
 def test_links_count_as_missing(tmp_path, link):
     path = write_keras2(tmp_path / "w.h5", SAVED)

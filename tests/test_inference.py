@@ -186,6 +186,13 @@ class TestUnmoldDetections:
         np.testing.assert_array_equal(class_ids, [1, 2])
         np.testing.assert_array_equal(scores, np.float32([0.9, 0.8]))
 
+    @pytest.mark.parametrize("height", [1, 5])
+    def test_strips_that_are_one_pixel_high_after_resizing(self, height):
+        rows = [[31 / 63, 0, 31 / 63, 1, 1, 0.9], [31 / 63, 0.5, 31 / 63, 1, 2, 0.8]]
+        boxes, class_ids, _, masks = self.unmold(rows, original=(height, 640, 3), window=(31, 0, 32, 64))
+        np.testing.assert_array_equal(boxes, [[0, 0, height, 640], [0, 320, height, 640]])
+        assert class_ids.tolist() == [1, 2] and masks.shape == (height, 640, 2)
+
     def test_boxes_without_area_go(self):
         rows = [[0.5, 0.5, 0.4, 0.6, 1, 0.9], [0.3, 0.2, 0.7, 0.6, 2, 0.8]]
         boxes, class_ids, _, masks = self.unmold(rows)

@@ -144,6 +144,7 @@ def test_an_image_that_cannot_be_read_stays_without_a_size(tmp_path):
         (RECT | {"width": 0}, "rect without area"),
         (RECT | {"x": [1, 2]}, "all numbers"),
         ({"name": "circle", "cx": 1, "cy": 2, "r": -1}, "circle without area"),
+        ({"name": "ellipse", "cx": 5, "cy": 6, "rx": 1e-320, "ry": 2}, "ellipse without area"),
         ({"name": "ellipse", "cx": 1, "cy": 2, "rx": 4, "ry": 4, "theta": None}, "all numbers"),
     ],
 )

@@ -22,6 +22,7 @@ SHAPES = {
     "polyline": ("all_points_x", "all_points_y"),
 }
 FILE_NAME = "via_region_data.json"
+SMALLEST = 1e-6  # pixels: what is thinner covers none, and divides by next to nothing
 FARTHEST = 2**31  # pixels: no image has as many, and what lies beyond is no coordinate
 
 
@@ -255,7 +256,7 @@ def check_shape(shape, where):
         raise ValueError(f"{needs} of the same number; received {sides[0].size} and {sides[1].size}")
     if dimensions and sides[0].size < 3:
         raise ValueError(f"{where} is a {kind} of {sides[0].size} points, but an area has 3; delete or redraw it")
-    if not dimensions and min(sides[2:]) <= 0:
+    if not dimensions and min(sides[2:]) < SMALLEST:
         raise ValueError(f"{where} is a {kind} without area: {shape}; delete or redraw it")
 
 
