@@ -48,7 +48,8 @@ def load_names(group: h5py.Group, attribute: str) -> list[str] | None:
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:
-    if group.attrs.get_id(attribute).get_storage_size() > group.file.id.get_filesize():
+    header = group.attrs.get_id(attribute)
+    if math.prod(header.shape or ()) * header.dtype.itemsize > group.file.id.get_filesize():
         raise TypeError(f"the attribute {attribute} of {group.name} would be larger than the file")
     value = group.attrs[attribute]
     values = value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else None
