@@ -1,8 +1,8 @@
 """How many cases of bad input are tried, and what may come of one: a good result, or a clear error of ours.
 
-The environment variable MRCNN_CASES is the number of cases of all tests in test_cases_*.py together; each test takes a
-share. Up to 500 they are the same ones each time, so that a change elsewhere does not meet bad luck; more are drawn
-anew. With MRCNN_CASES_REPORT the outcomes are written there as JSON when Python ends.
+The environment variable MRCNN_CASES is the number of cases that all tests together try at least; each test here, and
+one in test_security.py, takes a share. Up to 500 they are the same ones each time, so that a change elsewhere does not
+meet bad luck; more are drawn anew. With MRCNN_CASES_REPORT the outcomes are written there as JSON when Python ends.
 """
 
 import atexit
