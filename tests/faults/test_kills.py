@@ -124,12 +124,12 @@ class Chain:
 def contents(path):
     """All that an HDF5 file holds, but for the times at which HDF5 says that its groups were made."""
     with h5py.File(path) as file:
-        found = {"/": sorted((name, bytes(np.asarray(value))) for name, value in file.attrs.items())}
+        found = {"/": sorted((name, np.asarray(value).tobytes()) for name, value in file.attrs.items())}
 
         def visit(name, item):
-            attributes = sorted((key, bytes(np.asarray(value))) for key, value in item.attrs.items())
+            attributes = sorted((key, np.asarray(value).tobytes()) for key, value in item.attrs.items())
             value = np.asarray(item[()] if isinstance(item, h5py.Dataset) else ())
-            content = value.tolist() if value.dtype == object else bytes(value)
+            content = value.tolist() if value.dtype == object else value.tobytes()
             found[name] = attributes, value.dtype, value.shape, content
 
         file.visititems(visit)
