@@ -6,7 +6,7 @@ import urllib.request
 
 import numpy as np
 import PIL.Image
-import skimage.io
+import skimage  # its modules are loaded when they are used
 
 from mrcnn.geometry.images import standardize_image
 

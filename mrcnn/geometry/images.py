@@ -4,8 +4,8 @@ import random
 import warnings
 
 import numpy as np
-import scipy.ndimage
-import skimage.transform
+import scipy  # its modules, and those of skimage, are loaded when they are used
+import skimage
 
 RESIZE_MODES = ("square", "pad64", "crop", "none")
 
