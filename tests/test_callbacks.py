@@ -145,6 +145,32 @@ def test_a_table_that_keras_began_goes_on(model, model_dir):
     assert [(row["epoch"], row["val_loss"]) for row in rows] == [("0", "NA"), ("1", "NA")]
 
 
+@pytest.mark.parametrize("content", [
+    b"\0" * 40, b"epoch;loss\r\n0;1\r\n", "epoch,loss\r\n0,1\r\n".encode("utf-16"), b"loss\n1\n", b"\x80epoch\n",
+    b'epoch,loss\n0,"' + b"x" * 200_000,
+], ids=["zeros", "semicolons", "utf-16", "another", "no text", "an open quote"])  # fmt: skip
+def test_a_table_that_cannot_be_read_is_put_aside(model_dir, content, capsys):
+    path = os.path.join(model_dir, "log.csv")
+    for aside in ("log.csv.unreadable", "log.csv.unreadable1"):
+        with open(path, "wb") as file:
+            file.write(content)
+        callbacks.Table(path).on_epoch_end(5, {"loss": 1.0})
+        assert f"it is now {os.path.join(model_dir, aside)}" in capsys.readouterr().out
+        with open(os.path.join(model_dir, aside), "rb") as file:
+            assert file.read() == content
+        with open(path) as file:
+            assert file.read() == "epoch,loss\n5,1.0\n"
+
+
+def test_a_table_goes_on_after_a_spreadsheet_saved_it(model_dir):
+    path = os.path.join(model_dir, "log.csv")
+    with open(path, "wb") as file:
+        file.write(b"\xef\xbb\xbfepoch,loss\r\n0,1\r\n")
+    callbacks.Table(path).on_epoch_end(1, {"loss": 2.0})
+    with open(path, newline="") as file:
+        assert file.read() == "epoch,loss\r\n0,1\r\n1,2.0\r\n"
+
+
 def test_files_are_closed_when_a_training_breaks_off(model, model_dir, monkeypatch):
     ended = []
     open_file = keras.callbacks.LambdaCallback(on_train_end=lambda logs=None: ended.append(True))

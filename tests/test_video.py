@@ -145,7 +145,7 @@ def test_what_is_no_video_is_named(tmp_path):
         container.mux(stream.encode(silence))
         container.mux(stream.encode())
     cases = [(tmp_path / "no.mp4", FileNotFoundError, "no such video"), (text, ValueError, "cannot be read as a video"),
-             (sound, ValueError, "no video in it"), (tmp_path, ValueError, "cannot be read")]  # fmt: skip
+             (sound, ValueError, "no video in it"), (tmp_path, ValueError, "is a folder")]  # fmt: skip
     for path, error, message in cases:
         with pytest.raises(error, match=message):
             video.check_video(path)

@@ -13,6 +13,7 @@ import numpy as np
 import PIL.Image
 
 from mrcnn.data.checks import did_you_mean, nearest
+from mrcnn.data.files import check_file
 
 CLIP_BEYOND = 1  # pixels outside of its image from which on a polygon is clipped here: less is how COCO draws borders
 MOST_PIXELS = 2**29  # of an image, three times as many as PIL opens: more is a mistake, and no mask of it can be drawn
@@ -132,6 +133,7 @@ def name_of(annotation):
 
 
 def _read_json(path):
+    check_file(path)
     try:
         with open(path, encoding="utf-8-sig") as file:  # some editors put a byte order mark first
             data = json.load(file)

@@ -8,6 +8,7 @@ import numpy as np
 import PIL.Image
 import skimage  # its modules are loaded when they are used
 
+from mrcnn.data.files import check_file, kind_of_no_file
 from mrcnn.geometry.images import standardize_image
 
 ADDRESSES = ("http://", "https://", "ftp://", "file://")
@@ -190,8 +191,9 @@ class Dataset:
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{where}: there is no such file; check the path given to add_image") from error
         except Exception as error:  # each reader has its own kinds of errors
+            reason = isinstance(error, ValueError) and kind_of_no_file(info["path"]) or type(error).__name__
             raise ValueError(
-                f"{where} cannot be read ({type(error).__name__}). Is it a whole image file of a common format?"
+                f"{where} cannot be read ({reason}). Is it a whole image file of a common format?"
             ) from error
         return standardize_image(image, 3, where)
 
@@ -255,6 +257,7 @@ def written_for(dataset, name, method):
 def _read_image(path):
     if path.lower().startswith(ADDRESSES):
         return _fetch_image(path)
+    check_file(path)
     # Opened here, because the readers that are tried in turn leave a file open that is no image. TIFF files, whose
     # reader is chosen by their name, are left to skimage.
     with open(path, "rb") as file:

@@ -15,6 +15,22 @@ def is_no_room(error: BaseException) -> bool:
     return getattr(error, "errno", None) in _NO_ROOM or os.strerror(errno.ENOSPC) in str(error)
 
 
+def check_file(path: str | os.PathLike) -> None:
+    """Raises a ValueError if there is something of this name that is no file: whoever reads a pipe may wait for ever.
+
+    What is not there at all is left to the one who opens it.
+    """
+    if kind := kind_of_no_file(path):
+        raise ValueError(f"{os.fspath(path)} is {kind}. Give the path of a file")
+
+
+def kind_of_no_file(path: str | os.PathLike) -> str | None:
+    """What it is that lies there and is no file; None for a file, and for nothing."""
+    if not os.path.exists(path) or os.path.isfile(path):
+        return None
+    return "a folder" if os.path.isdir(path) else "a pipe or a device"
+
+
 def write_whole(path: str | os.PathLike, content: bytes | memoryview) -> None:
     """Writes a file that is there whole or not at all.
 

@@ -12,6 +12,7 @@ import PIL.Image
 import skimage.draw
 
 from mrcnn.data.checks import too_many
+from mrcnn.data.files import check_file
 
 # The numbers that VIA writes for each shape; the two last have lists of them.
 SHAPES = {
@@ -102,6 +103,7 @@ def read_file(path):
     Raises:
         ValueError: it is not VIA's, or a region has no area.
     """
+    check_file(path)
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:  # of the JSON, of its letters, or of lists in lists in lists ...

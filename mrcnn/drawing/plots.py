@@ -338,7 +338,7 @@ def _read_losses(path):
     path = path / "log.csv" if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {os.fspath(path)!r}: training writes log.csv after its first epoch")
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets put a byte order mark first
         reader = csv_files.DictReader(file, restval="NA")
         if not {"epoch", "loss"} <= set(reader.fieldnames or ()):
             raise ValueError(f"{path} is no log of a training: it lacks the columns epoch and loss, and has "

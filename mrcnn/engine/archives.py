@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mrcnn.data.files import check_file
 from mrcnn.engine.downloads import download
 
 CHUNK = 1 << 18
@@ -33,7 +34,10 @@ def fetch(url: str, folder: str | os.PathLike, verbose: int = 1) -> Path:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    archive = folder / PurePosixPath(urllib.parse.urlsplit(url).path).name
+    name = PurePosixPath(urllib.parse.urlsplit(url).path).name
+    if name in ("", ".."):
+        raise ValueError(f"url = {url!r} names no file. Give the whole address of the archive")
+    archive = folder / name
     if not archive.exists():
         if verbose:
             print(f"Downloading {url}")
@@ -68,6 +72,7 @@ def unpack(archive: str | os.PathLike, folder: str | os.PathLike, verbose: int =
         OSError: there is too little room (none is taken then), or a file cannot be written.
     """
     folder = Path(folder)
+    check_file(archive)
     try:
         with zipfile.ZipFile(archive) as opened:
             wanted = [(member, folder / _safe_name(archive, member)) for member in opened.infolist()

@@ -7,6 +7,7 @@ import csv
 import errno
 import importlib.util
 import io
+import itertools
 import math
 import os
 import shutil
@@ -193,7 +194,8 @@ class Table(keras.callbacks.Callback):
 
     An epoch that is done again, because its checkpoint was never written, gets a new line in place of the old. A run
     that goes on with other columns (with validation, say, after epochs without) adds them to the file; epochs without
-    a value have NA. A file that cannot be written does not end the training: its lines are kept for the next attempt.
+    a value have NA. A file that cannot be written does not end the training: its lines are kept for the next attempt;
+    one that cannot be read gets another name, and a new one is begun.
 
     Args:
         path: of the file.
@@ -230,12 +232,22 @@ class Table(keras.callbacks.Callback):
         return text.getvalue()
 
     def _read(self):
-        """The columns of the file and its lines as dicts; none if there is no file."""
+        """The columns of the file and its lines as dicts; none if there is no file, or none that can be gone on with."""
         if not os.path.exists(self.path):
             return [], []
-        with open(self.path, newline="") as file:
-            reader = csv.DictReader(file, restval="NA")
-            return reader.fieldnames or [], list(reader)
+        try:
+            with open(self.path, newline="", encoding="utf-8-sig") as file:  # spreadsheets put a byte order mark first
+                reader = csv.DictReader(file, restval="NA")
+                rows, columns = list(reader), reader.fieldnames or []
+            if columns and "epoch" not in columns:
+                raise ValueError("no column is named epoch")
+            return columns, rows
+        except (ValueError, csv.Error) as error:
+            names = (f"{self.path}.unreadable{number or ''}" for number in itertools.count())
+            aside = next(name for name in names if not os.path.exists(name))
+            os.replace(self.path, aside)
+            print(f"{self.path} cannot be read ({error}): it is now {aside}, and a new one is begun", flush=True)
+            return [], []
 
 
 class EpochStart(keras.callbacks.Callback):

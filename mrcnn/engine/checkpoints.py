@@ -9,6 +9,7 @@ from pathlib import Path
 
 import h5py
 import keras
+import numpy as np
 
 from mrcnn.engine.h5_layout import check_array, find, is_whole, new_hdf5, open_hdf5, read_array, save_array
 
@@ -97,7 +98,8 @@ def save_optimizer(optimizer: keras.optimizers.Optimizer, path: str | os.PathLik
         OSError: the file cannot be written.
     """
     with new_hdf5(path) as file:
-        file["stage"] = stage
+        # as numbers: HDF5 keeps texts of any length in a heap without a checksum, and may never return from a damaged one
+        save_array(file, "stage", np.frombuffer(stage.encode(), np.uint8))
         group = file.create_group("variables")
         for key, variable in _state(optimizer).items():
             save_array(group, key, keras.ops.convert_to_numpy(variable))
@@ -117,8 +119,9 @@ def load_optimizer(optimizer: keras.optimizers.Optimizer, path: str | os.PathLik
     reason = None
     try:
         with open_hdf5(path) as file:
-            state, saved = _state(optimizer), find(file, "variables")
-            if find(file, "stage").asstr()[()] != stage:
+            state, saved, belongs_to = _state(optimizer), find(file, "variables"), find(file, "stage")
+            check_array(path, "stage", belongs_to)
+            if read_array(path, "stage", belongs_to).tobytes() != stage.encode():
                 reason = "it belongs to another stage (other layers or another optimizer)"
             elif {key: tuple(v.shape) for key, v in state.items()} != _shapes(saved):
                 reason = "it holds other variables than the optimizer has"
@@ -130,7 +133,7 @@ def load_optimizer(optimizer: keras.optimizers.Optimizer, path: str | os.PathLik
                     variable.assign(values[key])
     except FileNotFoundError:
         reason = "there is no such file"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = f"it is damaged ({error})"
     if reason:
         print(f"Optimizer state not restored from {path}: {reason}; momentum starts at zero")

@@ -14,6 +14,7 @@ import tempfile
 import warnings
 
 from mrcnn.data.checks import did_you_mean
+from mrcnn.data.files import kind_of_no_file
 from mrcnn.engine.h5_layout import read_file
 
 WEIGHTS = ("coco", "last", "imagenet", "none")
@@ -183,7 +184,8 @@ def check_folder(parser, flag, path):
 def check_file(parser, flag, path):
     """Ends the program if a file to read is not there; `flag` is the name to show."""
     if not os.path.isfile(path):
-        what = "is a folder, not a file" if os.path.isdir(path) else "there is no such file"
+        kind = kind_of_no_file(path)
+        what = f"is {kind}, not a file" if kind else "there is no such file"
         parser.error(f"{flag} {path}: {what}")
 
 

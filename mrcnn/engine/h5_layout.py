@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mrcnn.data.files import write_whole
+from mrcnn.data.files import check_file, write_whole
 
 # HDF5 keeps an attribute in the header of its object, which holds 64 kB.
 ATTRIBUTE_LIMIT = 64512
@@ -108,6 +108,7 @@ def open_hdf5(path: str | os.PathLike) -> h5py.File:
                          "the last one of a run.")
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, "No such weights file" + _remedy_if_missing(path), str(path))
+    check_file(path)
     with path.open("rb") as file:
         head = file.read(64)
     try:

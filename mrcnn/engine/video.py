@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from mrcnn.data.files import check_file
 from mrcnn.engine.progress import progress
 
 USUAL_RATE = Fraction(25)  # frames per second where a file does not say
@@ -68,6 +69,7 @@ def check_video(path):
 
 
 def _open_video(av, source):
+    check_file(source)
     try:
         # Of a path alone FFmpeg might take the beginning for a protocol, and a playlist might send it elsewhere.
         video = av.open(f"file:{os.fspath(source)}", options={"protocol_whitelist": "file"})

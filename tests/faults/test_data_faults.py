@@ -62,9 +62,11 @@ def test_a_batch_that_hangs_names_image_time_and_place(hang, method):
     assert stream[3][0][1][:, 0].tolist() == [6, 7]  # the others are none the worse
 
 
-def test_the_first_batch_may_hang_too(hang):
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_the_first_batch_may_hang_too(hang, workers):
+    settings = config(DATA_TIMEOUT=0.5, DATA_WORKERS=workers)
     with pytest.raises(TimeoutError, match=r"image 0 of source 'squares'"):
-        TrainingStream(Faulty(8, 0, hang), config(DATA_TIMEOUT=0.5), shuffle=False).check_first_batch()
+        TrainingStream(Faulty(8, 0, hang), settings, shuffle=False).check_first_batch()
 
 
 def test_where_a_debugger_looks_there_is_no_other_thread():
