@@ -41,7 +41,8 @@ class Config:
     # size of the data set.
     STEPS_PER_EPOCH = 1000
     # Steps whose gradients are averaged into one change of the weights: as of a batch so many times as large, in the
-    # memory of a small one. STEPS_PER_EPOCH counts the small steps. For one device; several share a large batch.
+    # memory of a small one. STEPS_PER_EPOCH counts the small steps, and is a multiple. For one device; several share a
+    # large batch.
     GRADIENT_ACCUMULATION = 1
     # Validation batches after each epoch, always the same ones. More are steadier and take longer.
     VALIDATION_STEPS = 50
@@ -69,8 +70,8 @@ class Config:
     # "float32", or "bfloat16": convolutions and dense layers then compute with numbers of half the size, faster where
     # the hardware has them. Weights, boxes, scores and losses stay float32, and the weights files are the same.
     PRECISION = "float32"
-    # Whether XLA compiles the network: True, False, or "auto" for where it is faster, which is on JAX, and on GPUs. It
-    # makes a program for each size of image, which takes long, a minute or more on a CPU.
+    # Whether XLA compiles the network: True, False, or "auto" for where it is faster: on JAX, and on TensorFlow with a
+    # GPU, but not with several. It makes a program for each size of image: a minute of waiting or more on a CPU.
     JIT = "auto"
 
     # ---- region proposals (first stage)
@@ -282,6 +283,9 @@ class Config:
             rois = f"of TRAIN_ROIS_PER_IMAGE = {self.TRAIN_ROIS_PER_IMAGE} regions"
             self._fail("ROI_POSITIVE_RATIO", f"this share {rois} is less than one, but the heads learn from positive "
                        "regions. Raise one of the two.")
+        if self.STEPS_PER_EPOCH % self.GRADIENT_ACCUMULATION:
+            self._fail("GRADIENT_ACCUMULATION", f"must divide STEPS_PER_EPOCH = {self.STEPS_PER_EPOCH}: of steps left "
+                       "over at the end nothing would be learned.")
         for name in self.LOSS_WEIGHTS:
             if name not in Config.LOSS_WEIGHTS:
                 self._fail("LOSS_WEIGHTS", f"{name!r} is no loss.{did_you_mean(name, Config.LOSS_WEIGHTS)}")

@@ -115,6 +115,7 @@ IMPOSSIBLE = {
     "GPU_COUNT": (0, "greater than 0"),
     "IMAGE_CHANNEL_COUNT": (1, "MEAN_PIXEL"),
     "IMAGE_MAX_DIM": (100, "Use 64 or 128"),
+    "GRADIENT_ACCUMULATION": (3, "must divide STEPS_PER_EPOCH = 100"),
     "IMAGE_RESIZE_MODE": ("sqare", "Did you mean 'square'"),
     "LOSS_WEIGHTS": ({"rpn_clas_loss": 1.0}, "Did you mean 'rpn_class_loss'"),
     "MASK_SHAPE": ([28, 14], "doubled once or more"),

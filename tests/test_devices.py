@@ -75,7 +75,7 @@ def test_two_devices_detect_as_one(two_devices):
 def test_what_two_devices_cannot_do(two_devices):
     messages = two_devices["errors"]
     assert two_devices["devices"] == ["cpu:0", "cpu:1"]
-    assert messages["accumulation"].startswith("ValueError: GRADIENT_ACCUMULATION = 4 is for one device")
+    assert messages["accumulation"].startswith("ValueError: GRADIENT_ACCUMULATION = 2 is for one device")
     assert messages["three devices"].startswith("ValueError: GPU_COUNT = 3: found 2 (cpu:0, cpu:1). Use GPU_COUNT = 2")
     assert "a batch of 3 images cannot be divided evenly between 2 devices" in messages["uneven batch"]
     assert "a batch of 1 images cannot be divided" in messages["uneven last batch"]

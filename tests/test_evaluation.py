@@ -171,7 +171,7 @@ def test_data_sets_must_be_ready():
 def test_pycocotools_is_an_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
     SEVERAL.loaded.clear()
-    with pytest.raises(ImportError, match=r'pip install "mask-rcnn\[coco\]"'):
+    with pytest.raises(ImportError, match="pip install pycocotools"):
         evaluate(nothing, SEVERAL)
     assert SEVERAL.loaded == []
 

@@ -183,6 +183,13 @@ def test_a_class_that_overrides_load_mask_speaks_for_itself(tmp_path):
     assert load(dataset)[3].tolist() == [[9, 0, 55, 64]]
 
 
+def test_masks_may_be_fixed_for_one_data_set(tmp_path):
+    dataset = Photos(tmp_path)
+    dataset.masks_are_fixed = True
+    assert_same(load(dataset), load(dataset))
+    assert dataset.masks_asked == 1
+
+
 def test_boxed_masks_are_asked_for_by_those_who_have_them(tmp_path):
     dataset = BoxedPhotos(tmp_path)
     assert_same(load(dataset), load(Photos(tmp_path)))

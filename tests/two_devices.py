@@ -91,7 +91,7 @@ def errors(folder):
     model.compile("sgd", "mse")
     calls = {
         "three devices": lambda: MaskRCNN("training", tiny.config(GPU_COUNT=3), folder),
-        "accumulation": lambda: MaskRCNN("training", tiny.config(GPU_COUNT=2, GRADIENT_ACCUMULATION=4), folder),
+        "accumulation": lambda: MaskRCNN("training", tiny.config(GPU_COUNT=2, GRADIENT_ACCUMULATION=2), folder),
         "uneven batch": lambda: model.train_on_batch(np.zeros((3, 2)), np.zeros((3, 1))),
         "uneven last batch": lambda: model.fit(np.zeros((5, 2)), np.zeros((5, 1)), batch_size=2, verbose=0),
         "too late": lambda: divide_cpu(3),

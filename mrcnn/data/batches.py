@@ -138,8 +138,8 @@ class Batches(keras.utils.PyDataset):
         share: (index, count): of `count` processes that train together, each on `batch_size` images of every batch,
             this is number `index`.
         timeout: float, seconds after which a batch that is not ready raises a TimeoutError; 0 waits for ever. Batches
-            are made in threads of their own then, unless there are no `workers` and the main thread asks for another than
-            the first (`check_first_batch`).
+            are made in threads of their own then, unless there are no `workers` and the main thread asks for another
+            than the first (`check_first_batch`).
 
     Attributes:
         batch_size: images of a batch, those of all processes.

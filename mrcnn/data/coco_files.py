@@ -28,7 +28,7 @@ def rle_tools():
     try:
         from pycocotools import mask
     except ImportError as error:
-        raise ImportError('COCO\'s masks need pycocotools: pip install "mask-rcnn[coco]"') from error
+        raise ImportError('COCO\'s masks need pycocotools: pip install pycocotools') from error
     return mask
 
 

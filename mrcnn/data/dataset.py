@@ -191,7 +191,7 @@ class Dataset:
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{where}: there is no such file; check the path given to add_image") from error
         except Exception as error:  # each reader has its own kinds of errors
-            reason = isinstance(error, ValueError) and kind_of_no_file(info["path"]) or type(error).__name__
+            reason = (isinstance(error, ValueError) and kind_of_no_file(info["path"])) or type(error).__name__
             raise ValueError(
                 f"{where} cannot be read ({reason}). Is it a whole image file of a common format?"
             ) from error
@@ -245,11 +245,12 @@ class Dataset:
 def written_for(dataset, name, method):
     """Whether an attribute of a data set was written with its `method` in mind, as the data set has it.
 
-    That is where it stands in the same class or in one derived from it: a class that overrides `method` alone knows
-    nothing of what the classes above it say of theirs.
+    That is where it stands in the same class or in one derived from it, or is set on the object: a class that overrides
+    `method` alone knows nothing of what the classes above it say of theirs.
     """
-    if method in getattr(dataset, "__dict__", ()):
-        return False  # set on the object itself
+    own = getattr(dataset, "__dict__", ())
+    if name in own or method in own:
+        return name in own
     owner = next(cls for cls in type(dataset).__mro__ if name in vars(cls) or method in vars(cls))
     return name in vars(owner)
 

@@ -232,7 +232,7 @@ class Table(keras.callbacks.Callback):
         return text.getvalue()
 
     def _read(self):
-        """The columns of the file and its lines as dicts; none if there is no file, or none that can be gone on with."""
+        """The columns of the file and its lines as dicts; none if there is no file that can be read."""
         if not os.path.exists(self.path):
             return [], []
         try:

@@ -98,7 +98,7 @@ def save_optimizer(optimizer: keras.optimizers.Optimizer, path: str | os.PathLik
         OSError: the file cannot be written.
     """
     with new_hdf5(path) as file:
-        # as numbers: HDF5 keeps texts of any length in a heap without a checksum, and may never return from a damaged one
+        # as numbers: HDF5 keeps texts in a heap that has no checksum, and may never return from a damaged one
         save_array(file, "stage", np.frombuffer(stage.encode(), np.uint8))
         group = file.create_group("variables")
         for key, variable in _state(optimizer).items():

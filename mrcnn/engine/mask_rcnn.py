@@ -83,7 +83,7 @@ class MaskRCNN:
         model = weights.speak_layout(build_model(mode, config))
         across_processes = mode == "training" and processes.count() > 1
         if config.GPU_COUNT > 1 or across_processes:
-            if config.GRADIENT_ACCUMULATION > 1:
+            if mode == "training" and config.GRADIENT_ACCUMULATION > 1:
                 raise ValueError(f"GRADIENT_ACCUMULATION = {config.GRADIENT_ACCUMULATION} is for one device; here "
                                  "several share a batch. Raise IMAGES_PER_GPU instead")
             model = ParallelModel(model, config.GPU_COUNT, across_processes)

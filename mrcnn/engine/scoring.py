@@ -279,5 +279,5 @@ def load_pycocotools():
         import pycocotools.cocoeval
         import pycocotools.mask
     except ImportError as error:
-        raise ImportError("COCO's measures and masks need pycocotools: pip install \"mask-rcnn[coco]\"") from error
+        raise ImportError("COCO's measures and masks need pycocotools: pip install pycocotools") from error
     return pycocotools

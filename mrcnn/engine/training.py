@@ -231,8 +231,9 @@ def clear_errors(sizes, *data):
             raise
         settings = ", ".join(f"{name} = {value}" for name, value in sizes.items())
         raise MemoryError(
-            f"The device has too little memory for {settings}. Use fewer IMAGES_PER_GPU, a smaller IMAGE_MAX_DIM, "
-            "USE_MINI_MASK = True, or a smaller BACKBONE; config.display() estimates what is needed."
+            f"The device has too little memory for {settings}. Use fewer IMAGES_PER_GPU (GRADIENT_ACCUMULATION makes "
+            "up for it), a smaller IMAGE_MAX_DIM, USE_MINI_MASK = True, or a smaller BACKBONE; config.display() "
+            "estimates what is needed."
         ) from error
 
 

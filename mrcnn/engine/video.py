@@ -19,7 +19,7 @@ def import_av():
     try:
         import av
     except ImportError as error:
-        raise ImportError('videos need PyAV: pip install "mask-rcnn[video]"') from error
+        raise ImportError('videos need PyAV: pip install av') from error
     return av
 
 

@@ -247,7 +247,7 @@ def make_augmentation():
     try:
         from imgaug import augmenters as iaa
     except ImportError as error:
-        raise ImportError('training augments images with imgaug: pip install "mask-rcnn[augment]"') from error
+        raise ImportError('training augments images with imgaug: pip install imaug') from error
     return iaa.SomeOf((0, 2), [
         iaa.Fliplr(0.5),
         iaa.Flipud(0.5),
