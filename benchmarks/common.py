@@ -121,9 +121,19 @@ def add_arguments(parser, runs=5, peer=True, precision=True, peak=True):
 
 
 def check_output(parser, args):
-    """Ends with the parser's error if the file of --json has no folder."""
-    if args.json and not args.json.resolve().parent.is_dir():
+    """Ends with the parser's error if the file of --json cannot be written; leaves none behind that was not there."""
+    if not args.json:
+        return
+    if not args.json.resolve().parent.is_dir():
         parser.error(f"--json {args.json}: there is no such folder")
+    found = os.path.lexists(args.json)
+    try:
+        with open(args.json, "ab"):
+            pass
+    except OSError as error:
+        parser.error(f"--json {args.json}: it cannot be written ({error.strerror})")
+    if not found:
+        args.json.unlink()
 
 
 def check_arguments(parser, args, load=True):

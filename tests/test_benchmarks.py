@@ -1,5 +1,6 @@
 """The benchmarks of speed and memory, each in its smallest form: what they print and write, and what they refuse."""
 
+import argparse
 import importlib.util
 import json
 
@@ -176,6 +177,19 @@ def test_wrong_arguments(programs, program, arguments, message, capsys, monkeypa
     with pytest.raises(SystemExit):
         programs[program].main(arguments)
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_json_file_that_cannot_be_written(programs, capsys, tmp_path):
+    """Known before anything is measured; what is in a file that can be written stays until there are figures."""
+    parser, kept = argparse.ArgumentParser(), tmp_path / "kept.json"
+    kept.write_text("{}")
+    for path in (kept, tmp_path / "new.json"):
+        common.check_output(parser, argparse.Namespace(json=path))
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.json"] and kept.read_text() == "{}"
+    for path, reason in ((tmp_path, "Is a directory"), (tmp_path / f"{'x' * 300}.json", "File name too long")):
+        with pytest.raises(SystemExit):
+            programs["operations"].main(["--json", str(path)])
+        assert f"it cannot be written ({reason})" in " ".join(capsys.readouterr().err.split())
 
 
 def test_data_need_a_folder(programs, capsys, monkeypatch):
