@@ -23,6 +23,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 PRECISIONS = ("float32", "bfloat16")
 PEERS = {"torchvision": "torch"}  # and the framework that each runs on
 NETWORKS = ("small", "resnet50", "resnet101")
+MASKS = ("full", "box", "rle")
 
 
 # ------------------------------------------------------------------ the machine
@@ -179,6 +180,17 @@ def check_peer(parser, peer):
                      f"that was built for the {framework} here")
 
 
+def check_masks(parser, masks):
+    """Ends with the parser's error if masks of this form need a package that is not installed."""
+    if masks == "rle":
+        from mrcnn.engine.scoring import load_pycocotools
+
+        try:
+            load_pycocotools()
+        except ImportError as error:
+            parser.error(f"--masks rle: {error}")
+
+
 def load_sample(name):
     """The module samples/{name}/{name}.py."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "samples" / name / f"{name}.py")
@@ -268,7 +280,7 @@ def finish(args, figures, lines):
         args.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def measure_processes(parser, arguments, run, report):
+def measure_processes(parser, arguments, run, report, check=None):
     """The whole of a program that measures in processes of their own, once its parser has the arguments it alone has.
 
     Args:
@@ -276,9 +288,12 @@ def measure_processes(parser, arguments, run, report):
         arguments: list of str, or None for those of the command line.
         run: function of the parsed arguments that returns the figures; a RuntimeError for a process that failed.
         report: function of the figures and of whether Markdown is wanted that returns lines of text.
+        check: function of the parser and the parsed arguments that refuses what does not fit together.
     """
     add_arguments(parser, runs=3, peak=False)
     args = parser.parse_args(arguments)
+    if check:
+        check(parser, args)
     check_arguments(parser, args, load=False)
     try:
         figures = run(args)

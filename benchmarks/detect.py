@@ -18,9 +18,8 @@ if __name__ == "__main__":
     sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout runs without being installed
 
 import common
-from common import NETWORKS, PEERS, positive
+from common import MASKS, NETWORKS, PEERS, positive
 
-MASKS = ("full", "box", "rle")
 PHOTOS = ("small", "large")
 
 
@@ -104,16 +103,6 @@ def report(figures, markdown=False):
     return [title, "", *common.table(header, rows, markdown), "", describe_peak(figures["peak"])]
 
 
-def check_masks(parser, masks):
-    """Ends with the parser's error if `MaskRCNN.detect` of this version returns full masks only."""
-    import inspect
-
-    from mrcnn.model import MaskRCNN
-
-    if masks != "full" and "masks" not in inspect.signature(MaskRCNN.detect).parameters:
-        parser.error(f"--masks {masks}: MaskRCNN.detect of this version returns full masks only")
-
-
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Time whole calls of MaskRCNN.detect.")
     parser.add_argument("--network", choices=NETWORKS, nargs="+", default=["resnet50", "resnet101"],
@@ -132,8 +121,8 @@ def main(arguments=None):
         parser.error(f"--instances {max(args.instances)}: a network of 1000 proposals finds 1000 at most")
     if args.peer and set(args.network) == {"small"}:
         parser.error(f"--peer {args.peer}: it has ResNets only, but --network small was given")
+    common.check_masks(parser, args.masks)
     common.check_arguments(parser, args)
-    check_masks(parser, args.masks)
     figures = run(args)
     common.finish(args, figures, report(figures, args.markdown))
 

@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import sys
 
 import keras
 import numpy as np
@@ -209,13 +210,13 @@ def test_a_peer_or_a_backend_that_is_not_there(programs, capsys, monkeypatch):
         assert message in " ".join(capsys.readouterr().err.split())
 
 
-def test_masks_that_this_version_does_not_have(programs, capsys, monkeypatch):
-    from mrcnn.model import MaskRCNN
-
-    monkeypatch.setattr(MaskRCNN, "detect", lambda self, images, verbose=0: [])
+@pytest.mark.parametrize("program", ["detect", "memory"])
+def test_masks_that_need_a_package(programs, program, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(SystemExit):
-        programs["detect"].main(["--masks", "rle"])
-    assert "--masks rle: MaskRCNN.detect of this version returns full masks only" in capsys.readouterr().err
+        programs[program].main(["--masks", "rle"])
+    assert '--masks rle: COCO\'s measures and masks need pycocotools: pip install "mask-rcnn[coco]"' in " ".join(
+        capsys.readouterr().err.split())  # fmt: skip
 
 
 def test_a_wrong_number_of_instances_is_an_error():
