@@ -26,6 +26,10 @@ NETWORKS = ("small", "resnet50", "resnet101")
 MASKS = ("full", "box", "rle")
 
 
+class NotComparable(RuntimeError):
+    """A contender did other work than it was to do, so that its figures would say nothing."""
+
+
 # ------------------------------------------------------------------ the machine
 def machine():
     """What the figures depend on, {name: text}."""
@@ -278,6 +282,21 @@ def finish(args, figures, lines):
     print("\n".join([*lines, "", *describe(figures)]))
     if args.json:
         args.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def complete(args, run, report):
+    """Measures, prints and writes; ends with the message alone where contenders cannot be compared.
+
+    Args:
+        args: parsed arguments.
+        run: function of them that returns the figures; a NotComparable where they would say nothing.
+        report: function of the figures and of whether Markdown is wanted that returns lines of text.
+    """
+    try:
+        figures = run(args)
+    except NotComparable as error:
+        sys.exit(str(error))
+    finish(args, figures, report(figures, args.markdown))
 
 
 def measure_processes(parser, arguments, run, report, check=None):

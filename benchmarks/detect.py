@@ -123,8 +123,7 @@ def main(arguments=None):
         parser.error(f"--peer {args.peer}: it has ResNets only, but --network small was given")
     common.check_masks(parser, args.masks)
     common.check_arguments(parser, args)
-    figures = run(args)
-    common.finish(args, figures, report(figures, args.markdown))
+    common.complete(args, run, report)
 
 
 if __name__ == "__main__":

@@ -120,8 +120,7 @@ def main(arguments=None):
     if args.peer and args.network == "small":
         parser.error(f"--peer {args.peer}: it has ResNets only, but --network small was given")
     common.check_arguments(parser, args)
-    figures = run(args)
-    common.finish(args, figures, report(figures, args.markdown))
+    common.complete(args, run, report)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import math
 import sys
 
 import keras
@@ -226,6 +227,16 @@ def test_a_wrong_number_of_instances_is_an_error():
         contenders.check_found("mrcnn", [np.zeros((3, 4)), np.zeros((2, 4))], 3)
     with pytest.raises(RuntimeError, match="the loss of mrcnn is nan"):
         contenders.check_loss("mrcnn", float("nan"))
+
+
+@pytest.mark.parametrize("program", ["detect", "training"])
+def test_contenders_that_cannot_be_compared_end_the_program(programs, program, monkeypatch):
+    """With the message, which sets the exit code to 1, and not with a traceback."""
+    contenders = scripts.load_benchmark("contenders")
+    monkeypatch.setattr(programs[program].common, "check_arguments", lambda parser, args: None)
+    monkeypatch.setattr(programs[program], "run", lambda args: contenders.check_loss("mrcnn", math.inf))
+    with pytest.raises(SystemExit, match="^the loss of mrcnn is inf: its times would not be comparable$"):
+        programs[program].main([])
 
 
 # ------------------------------------------------------------------ the parts
