@@ -66,6 +66,13 @@ def test_help_imports_no_keras():
     assert result.returncode == 0 and "--devices" in result.stdout, result.stderr
 
 
+@pytest.mark.parametrize("samples", ["inf", "nan", "0", "-1"])
+def test_samples_that_are_no_rate(samples, capsys):
+    with pytest.raises(SystemExit):
+        scaling.main([f"--samples={samples}"])
+    assert "--samples must be a number above 0; received" in capsys.readouterr().err
+
+
 def test_a_ring_moves_nearly_twice_the_bytes():
     assert scaling.ring(1, 100e6, 50e9) == 0
     assert scaling.ring(2, 100e6, 50e9) == pytest.approx(2e-3)
