@@ -24,6 +24,8 @@ PRECISIONS = ("float32", "bfloat16")
 PEERS = {"torchvision": "torch"}  # and the framework that each runs on
 NETWORKS = ("small", "resnet50", "resnet101")
 MASKS = ("full", "box", "rle")
+PROPOSALS = 1000
+LEAST_PEAK_SIDE = 256
 
 
 class NotComparable(RuntimeError):
@@ -104,6 +106,23 @@ def side(text):
     return number
 
 
+def instances(text):
+    """An argument type: how many instances are to be found in a photo."""
+    number = natural(text)
+    if number > PROPOSALS:
+        limit = f"a network of {PROPOSALS} proposals finds {PROPOSALS} at most"
+        raise argparse.ArgumentTypeError(f"{limit}; received {text}")
+    return number
+
+
+def peak_side(text):
+    """An argument type: the side of matrices that are large enough for their product to show a peak."""
+    number = positive(text)
+    if number < LEAST_PEAK_SIDE:
+        raise argparse.ArgumentTypeError(f"must be {LEAST_PEAK_SIDE} or more; received {text}")
+    return number
+
+
 def add_output_arguments(parser):
     """Adds --json and --markdown."""
     parser.add_argument("--json", type=Path, metavar="<file>", help="write the figures to this file, too")
@@ -120,7 +139,7 @@ def add_arguments(parser, runs=5, peer=True, precision=True, peak=True):
         parser.add_argument("--peer", choices=sorted(PEERS), help="an implementation to measure beside this one")
     parser.add_argument("--runs", type=positive, default=runs, help=f"of each (default: {runs})")
     if peak:
-        parser.add_argument("--peak-size", type=positive, default=4096, metavar="<n>",
+        parser.add_argument("--peak-size", type=peak_side, default=4096, metavar="<n>",
                             help="side of the matrices whose product sets the peak (default: 4096)")  # fmt: skip
     add_output_arguments(parser)
 
@@ -182,6 +201,22 @@ def check_peer(parser, peer):
     except (ImportError, OSError, RuntimeError) as error:
         parser.error(f"--peer {peer}: it is installed, but cannot be imported ({error}); install the release of {peer} "
                      f"that was built for the {framework} here")
+
+
+def check_networks(parser, args, flag, chosen):
+    """Ends with the parser's error if the peer has nothing of what was chosen; says so if it lacks a part of it.
+
+    Args:
+        parser: argparse.ArgumentParser.
+        args: parsed arguments; a peer is None where none was asked for.
+        flag: str, the argument that was chosen with.
+        chosen: list of str, "small" for the network that only this package has.
+    """
+    if not args.peer or "small" not in chosen:
+        return
+    if set(chosen) == {"small"}:
+        parser.error(f"--peer {args.peer}: it has ResNets only, but {flag} small was given")
+    print(f"{args.peer} has no small network: it is left out there")
 
 
 def check_masks(parser, masks):

@@ -11,7 +11,6 @@ from photos import Objects
 
 from mrcnn.config import Config
 
-PROPOSALS = 1000
 LEARNING_RATE = 1e-6  # so small that the losses stay finite, whatever the weights
 BOX_SIDE = 1 / 8  # of forced instances, the geometric mean of both sides, of the side of the image
 CLASSES = 81

@@ -109,7 +109,7 @@ def main(arguments=None):
                         help="that of the Shapes sample, or a ResNet (default: both ResNets)")  # fmt: skip
     parser.add_argument("--size", type=common.side, default=1024, help="of the network's images (default: 1024)")
     parser.add_argument("--batch", type=positive, nargs="+", default=[1, 4], help="images per call (default: 1 4)")
-    parser.add_argument("--instances", type=common.natural, nargs="+", default=[0, 100],
+    parser.add_argument("--instances", type=common.instances, nargs="+", default=[0, 100],
                         help="in every photo, 1000 at most (default: 0 100)")  # fmt: skip
     parser.add_argument("--photo", choices=PHOTOS, nargs="+", default=list(PHOTOS),
                         help="as large as the network's images, or 3000 x 2000 (default: both)")  # fmt: skip
@@ -117,10 +117,7 @@ def main(arguments=None):
     parser.add_argument("--apart", action="store_true", help="one contender after the other, where memory is short")
     common.add_arguments(parser)
     args = parser.parse_args(arguments)
-    if max(args.instances) > 1000:
-        parser.error(f"--instances {max(args.instances)}: a network of 1000 proposals finds 1000 at most")
-    if args.peer and set(args.network) == {"small"}:
-        parser.error(f"--peer {args.peer}: it has ResNets only, but --network small was given")
+    common.check_networks(parser, args, "--network", args.network)
     common.check_masks(parser, args.masks)
     common.check_arguments(parser, args)
     common.complete(args, run, report)

@@ -88,8 +88,9 @@ def report(figures, markdown=False):
 
 
 def check(parser, args):
-    """Refuses masks that cannot be made."""
+    """Refuses masks that cannot be made, and a peer that has nothing to compare."""
     common.check_masks(parser, args.masks)
+    common.check_networks(parser, args, "--cases", args.cases)
 
 
 def main(arguments=None):

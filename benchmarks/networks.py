@@ -8,7 +8,8 @@ import math
 
 import numpy as np
 import operations
-from contenders import BOX_SIDE, LEARNING_RATE, PROPOSALS, geometric_mean, make_config
+from common import PROPOSALS
+from contenders import BOX_SIDE, LEARNING_RATE, geometric_mean, make_config
 from photos import make_photo
 
 from mrcnn.data.loader import DataGenerator

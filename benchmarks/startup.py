@@ -76,12 +76,17 @@ def report(figures, markdown=False):
     return [title, "", *common.table(header, rows, markdown), "", note]
 
 
+def check(parser, args):
+    """Refuses a peer that has nothing to compare."""
+    common.check_networks(parser, args, "--network", args.network)
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Time import, build and first detection in fresh processes.")
     parser.add_argument("--network", choices=NETWORKS, nargs="+", default=["resnet50", "resnet101"],
                         help="that of the Shapes sample, or a ResNet (default: both ResNets)")  # fmt: skip
     parser.add_argument("--size", type=common.side, default=1024, help="of the photo, pixels (default: 1024)")
-    common.measure_processes(parser, arguments, run, report)
+    common.measure_processes(parser, arguments, run, report, check)
 
 
 if __name__ == "__main__":

@@ -117,8 +117,7 @@ def main(arguments=None):
     parser.add_argument("--apart", action="store_true", help="one contender after the other, where memory is short")
     common.add_arguments(parser)
     args = parser.parse_args(arguments)
-    if args.peer and args.network == "small":
-        parser.error(f"--peer {args.peer}: it has ResNets only, but --network small was given")
+    common.check_networks(parser, args, "--network", [args.network])
     common.check_arguments(parser, args)
     common.complete(args, run, report)
 

@@ -74,9 +74,9 @@ def test_operations_of_layers():
 
 @pytest.mark.slow
 def test_detect(measured):
-    choices = ["--batch", "2", "--instances", "0", "7", "--photo", "small", "--peak-size", "128"]
+    choices = ["--batch", "2", "--instances", "0", "7", "--photo", "small", "--peak-size", "256"]
     printed, figures = measured("detect", *SMALL, *choices)
-    assert printed.startswith("detect at 128 pixels on tensorflow, 1 runs\n") and "products of 128 x 128" in printed
+    assert printed.startswith("detect at 128 pixels on tensorflow, 1 runs\n") and "products of 256 x 256" in printed
     assert [row["instances"] for row in figures["cases"]] == [0, 7]
     for row in figures["cases"]:
         check_summary(row["seconds"])
@@ -87,7 +87,7 @@ def test_detect(measured):
 
 @pytest.mark.slow
 def test_training(measured):
-    printed, figures = measured("training", *SMALL, "--batch", "1", "--peak-size", "128", "--images", "objects",
+    printed, figures = measured("training", *SMALL, "--batch", "1", "--peak-size", "256", "--images", "objects",
                                 "--markdown")  # fmt: skip
     assert "| network | images | size |" in printed
     heads, everything = figures["cases"]
@@ -159,10 +159,14 @@ def test_which_detections_agree(programs):
     ("detect", ["--size", "100"], "must be a multiple of 64; received 100"),
     ("detect", ["--runs", "0"], "must be 1 or more; received 0"),
     ("detect", ["--instances", "-1"], "must be 0 or more; received -1"),
-    ("detect", ["--instances", "2000"], "a network of 1000 proposals finds 1000 at most"),
+    ("detect", ["--instances", "2000"], "a network of 1000 proposals finds 1000 at most; received 2000"),
+    ("operations", ["--instances", "1001"], "a network of 1000 proposals finds 1000 at most; received 1001"),
+    ("detect", ["--peak-size", "255"], "must be 256 or more; received 255"),
     ("detect", ["--backend", "theano"], "invalid choice: 'theano'"),
     ("detect", ["--network", "small", "--peer", "torchvision"], "it has ResNets only"),
     ("training", ["--network", "small", "--peer", "torchvision"], "it has ResNets only"),
+    ("startup", ["--network", "small", "--peer", "torchvision"], "it has ResNets only, but --network small was given"),
+    ("memory", ["--cases", "small", "--peer", "torchvision"], "it has ResNets only, but --cases small was given"),
     ("training", ["--layers", "5+"], "invalid choice: '5+'"),
     ("data", ["--data", "nowhere"], "--data nowhere: there is no such folder"),
     ("data", ["--data", "."], "it has no balloon/train, nucleus/stage1_train, coco/annotations"),
@@ -209,6 +213,16 @@ def test_a_peer_or_a_backend_that_is_not_there(programs, capsys, monkeypatch):
         with pytest.raises(SystemExit):
             programs["startup"].main(arguments.split())
         assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("program, flag", [("detect", "--network"), ("startup", "--network"), ("memory", "--cases")])
+def test_where_a_peer_is_left_out(programs, program, flag, capsys, monkeypatch):
+    monkeypatch.setattr(programs[program].common, "check_arguments", lambda parser, args, load=True: parser.exit())
+    for chosen, printed in (("small resnet50", "torchvision has no small network: it is left out there\n"),
+                            ("resnet50", "")):  # fmt: skip
+        with pytest.raises(SystemExit):
+            programs[program].main([flag, *chosen.split(), "--peer", "torchvision"])
+        assert capsys.readouterr().out == printed
 
 
 @pytest.mark.parametrize("program", ["detect", "memory"])
@@ -288,7 +302,7 @@ def torchvision():
 @pytest.mark.slow
 def test_detect_beside_a_peer(torchvision, measured):
     _, figures = measured("detect", "--network", "resnet50", "--size", "128", "--runs", "1", "--batch", "1",
-                          "--instances", "20", "--photo", "small", "--peak-size", "128", "--peer", "torchvision")
+                          "--instances", "20", "--photo", "small", "--peak-size", "256", "--peer", "torchvision")
     ours, peers = figures["cases"]
     assert (ours["contender"], peers["contender"]) == ("mrcnn", "torchvision") and peers["times_mrcnn"] > 0
     # its RPN is half as wide, and an image this small leaves it fewer than 1000 proposals
@@ -298,7 +312,7 @@ def test_detect_beside_a_peer(torchvision, measured):
 @pytest.mark.slow
 def test_training_beside_a_peer(torchvision, measured):
     _, figures = measured("training", "--size", "128", "--runs", "1", "--batch", "1", "--images", "objects",
-                          "--layers", "heads", "--peak-size", "128", "--peer", "torchvision")
+                          "--layers", "heads", "--peak-size", "256", "--peer", "torchvision")
     ours, peers = figures["cases"]
     assert peers["contender"] == "torchvision" and peers["times_mrcnn"] > 0 and 0 < peers["gflop"] < ours["gflop"]
 
