@@ -334,7 +334,7 @@ def complete(args, run, report):
     finish(args, figures, report(figures, args.markdown))
 
 
-def measure_processes(parser, arguments, run, report, check=None):
+def measure_processes(parser, arguments, run, report, check=None, peak=False):
     """The whole of a program that measures in processes of their own, once its parser has the arguments it alone has.
 
     Args:
@@ -343,12 +343,13 @@ def measure_processes(parser, arguments, run, report, check=None):
         run: function of the parsed arguments that returns the figures; a RuntimeError for a process that failed.
         report: function of the figures and of whether Markdown is wanted that returns lines of text.
         check: function of the parser and the parsed arguments that refuses what does not fit together.
+        peak: bool, whether this process measures the machine's peak, and imports Keras for it.
     """
-    add_arguments(parser, runs=3, peak=False)
+    add_arguments(parser, runs=3, peak=peak)
     args = parser.parse_args(arguments)
     if check:
         check(parser, args)
-    check_arguments(parser, args, load=False)
+    check_arguments(parser, args, load=peak)
     try:
         figures = run(args)
     except RuntimeError as error:

@@ -114,12 +114,17 @@ def test_data_of_the_folder(measured, data_dir):
 
 @pytest.mark.slow
 def test_startup(measured):
-    printed, figures = measured("startup", *SMALL)
+    printed, figures = measured("startup", *SMALL, "--peak-size", "256")
     alone, network = figures["cases"]
     assert alone["what"] == "import alone" and network["what"] == "small, float32" and "first detection" in printed
     assert alone["stages"]["import"]["median"] < network["stages"]["import"]["median"], "it has Keras to import"
     for row in figures["cases"]:
         check_summary(row["seconds"])
+    rate = figures["peak"]["gflops"]["tensorflow"]["float32"]
+    assert "products of 256 x 256: tensorflow float32" in printed.splitlines()[1]
+    assert network["gflop_meanwhile"] == pytest.approx(network["seconds"]["median"] * rate) and rate > 0
+    wanted = f"mrcnn took as long as {common.number(network['gflop_meanwhile'])} GFLOP of products"
+    assert f"small, float32: {wanted}" in printed and "gflop_meanwhile" not in alone
 
 
 @pytest.mark.slow
