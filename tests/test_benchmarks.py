@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import scripts
 
+from mrcnn.engine.weights import save_weights
+
 common = scripts.load_benchmark("common")
 PROGRAMS = ("operations", "detect", "training", "data", "startup", "memory", "agreement")
 SMALL = ["--network", "small", "--size", "128", "--runs", "1"]
@@ -107,9 +109,14 @@ def test_data(measured):
 
 @pytest.mark.filterwarnings("ignore:.*object:UserWarning")  # some vanish in images this small
 def test_data_of_the_folder(measured, data_dir):
-    for name in ("balloon", "nucleus", "coco"):
-        measured("data", "--sets", name, "--data", str(data_dir), "--workers", "0", "--size", "128", "--runs", "1",
-                 "--batches", "1", "--batch", "1")  # fmt: skip
+    names = ["balloon", "nucleus", "coco"]
+    printed, figures = measured("data", "--sets", *names, "--data", str(data_dir), "--workers", "0", "--size", "128",
+                                "--runs", "1", "--batches", "1", "--batch", "1")  # fmt: skip
+    assert [(row["set"], row["workers"]) for row in figures["cases"]] == [(name, 0) for name in names]
+    for row in figures["cases"]:
+        check_summary(row["images_per_second"])
+        assert row["images_per_second"]["most"] < 1e5, "files are read"
+        assert f"{row['images_per_second']['median']:.1f} /s" in printed
 
 
 @pytest.mark.slow
@@ -136,10 +143,50 @@ def test_memory(measured):
 
 @pytest.mark.slow
 def test_agreement(measured):
-    printed, figures = measured("agreement", "--images", "10", "--precision", "float32", "bfloat16")
+    """Of 60 detections bfloat16 changed none on one machine and may change three: elsewhere it may round otherwise."""
+    printed, figures = measured("agreement", "--images", "30", "--precision", "float32", "bfloat16")
     same, coarse = figures["cases"]
-    assert same["float32"] == same["matched"] > 10 and same["share"] == 1 and same["score"] == 0
-    assert 0.8 < coarse["share"] <= 1 and 0 < coarse["score"] < 0.2 and f"{coarse['share']:.1%}" in printed
+    assert same["float32"] == same["matched"] > 50 and same["share"] == 1 and same["score"] == 0
+    assert 0.95 <= coarse["share"] <= 1 and 0 < coarse["score"] < 0.1 and f"{coarse['share']:.1%}" in printed
+    assert coarse["mask_iou"] > 0.97
+
+
+@pytest.mark.slow
+def test_agreement_of_a_network_that_the_original_trained(measured, golden_dir):
+    """120 of 124 detections were the same; 12 may differ."""
+    _, figures = measured("agreement", "--images", "60", "--original", str(golden_dir / "trained_slim"))
+    (coarse,) = figures["cases"]
+    assert coarse["float32"] > 100 and 0.9 <= coarse["share"] <= 1 and 0 < coarse["score"] < 0.1
+    assert coarse["mask_iou"] > 0.97
+
+
+@pytest.mark.slow
+def test_weights_of_another_network(programs, capsys, tmp_path):
+    """A text, weights of other layers, and a folder with a backbone or settings that are none: said, with a remedy."""
+    agreement = programs["agreement"]
+    (tmp_path / "notes.h5").write_text("notes")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    save_weights(model, tmp_path / "other.h5")
+
+    def refused(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            agreement.main([*map(str, arguments), "--images", "1"])
+        assert stopped.value.code == 2
+        return " ".join(capsys.readouterr().err.split())
+
+    for name, reason in (("notes.h5", "is not HDF5"), ("other.h5", "does not fit by order")):
+        said = refused("--weights", tmp_path / name)
+        assert f"--weights {tmp_path / name}: they are to be of the small network" in said
+        assert "--original takes the folder" in said and reason in said
+    weights, backbone, settings = (tmp_path / name for name in agreement.ORIGINAL)
+    weights.write_text("notes")
+    settings.write_text("[]")
+    backbone.write_text("make_backbone =")
+    assert "slim_backbone.py does not work (SyntaxError:" in refused("--original", tmp_path)
+    backbone.write_text("def make_backbone(layers): pass\ncompute_backbone_shape = make_backbone")
+    assert f"--original {tmp_path}: slim_val.json holds no settings (TypeError:" in refused("--original", tmp_path)
+    settings.write_text('{"config": {"NAME": "x"}}')
+    assert f"--original {tmp_path}: AgreementConfig.BACKBONE = None: must be" in refused("--original", tmp_path)
 
 
 def test_which_detections_agree(programs):
