@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import json
 import math
+import re
 import sys
 
 import keras
@@ -204,6 +205,26 @@ def test_which_detections_agree(programs):
     found = programs["agreement"].compare([exact, result()], [coarse, result()])
     assert (found["float32"], found["other"], found["matched"], found["share"]) == (4, 5, 2, 0.4)
     assert found["mask_iou"] == pytest.approx(0.95) and found["score"] == 0
+
+
+# ------------------------------------------------------------------ their arguments
+def test_the_common_arguments_are_those_of_the_readme(capsys):
+    everything = {path.stem: path for path in (scripts.ROOT / "benchmarks").glob("*.py")}
+    programs = {name for name, path in everything.items() if "def main(arguments=None)" in path.read_text()}
+    having = {}
+    for name in programs:
+        with pytest.raises(SystemExit):
+            scripts.load_benchmark(name).main(["--help"])
+        having[name] = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    readme = (scripts.ROOT / "benchmarks" / "README.md").read_text()
+    assert programs == set(re.findall(r"\[(\w+)\.py\]", readme.split("Common arguments")[0]))
+    rows = re.findall(r"^\| (`--.*) \| (.*) \|$", readme, re.MULTILINE)
+    assert len(rows) == 6
+    for flags, text in rows:
+        named = set(re.findall(r"`(\w+)\.py`", text))
+        wanted = programs - named if text.startswith("all") else named
+        for flag in re.findall(r"--[a-z-]+", flags):
+            assert {name for name in programs if flag in having[name]} == wanted, flag
 
 
 # ------------------------------------------------------------------ what they refuse
