@@ -24,8 +24,8 @@ PRECISIONS = ("float32", "bfloat16")
 PEERS = {"torchvision": "torch"}  # and the framework that each runs on
 NETWORKS = ("small", "resnet50", "resnet101")
 MASKS = ("full", "box", "rle")
-PROPOSALS = 1000
-LEAST_PEAK_SIDE = 256
+PROPOSALS = 1000  # that a network which detects goes on with
+LEAST_PEAK_SIDE = 256  # the product of smaller matrices is over before it is fast
 
 
 class NotComparable(RuntimeError):
