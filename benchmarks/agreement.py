@@ -31,36 +31,64 @@ ORIGINAL = ("slim_shapes.h5", "slim_backbone.py", "slim_val.json")  # weights, n
 
 # ------------------------------------------------------------------ the two runs
 def original_settings(folder):
-    """Weights and config class of the network that the original trained, from the files in this folder."""
+    """Weights and config class of the network that the original trained, from the files in this folder.
+
+    Raises:
+        ValueError: a file is not what it is to be.
+    """
     from mrcnn.config import Config
 
     weights, backbone, settings = (folder / name for name in ORIGINAL)
     spec = importlib.util.spec_from_file_location(backbone.stem, backbone)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    values = json.loads(settings.read_text())["config"]
-    values = {name: value["tuple"] if isinstance(value, dict) else value for name, value in values.items()}
-    values["BACKBONE"] = module.make_backbone(sys.modules["keras"].layers)
-    values["COMPUTE_BACKBONE_SHAPE"] = module.compute_backbone_shape
-    return weights, type("OriginalConfig", (Config,), values)
+    try:
+        spec.loader.exec_module(module)
+        network = {"BACKBONE": module.make_backbone(sys.modules["keras"].layers),
+                   "COMPUTE_BACKBONE_SHAPE": module.compute_backbone_shape}  # fmt: skip
+    except Exception as error:  # it is a program, which may fail in any way
+        raise ValueError(f"{backbone.name} does not work ({type(error).__name__}: {error})") from error
+    try:
+        values = json.loads(settings.read_text())["config"]
+        values = {name: value["tuple"] if isinstance(value, dict) else value for name, value in values.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{settings.name} holds no settings ({type(error).__name__}: {error})") from error
+    return weights, type("OriginalConfig", (Config,), values | network)
 
 
-def detect(base, weights, images, precision):
-    """The results of `MaskRCNN.detect` for all images, with a config derived from `base`."""
+def load(base, weights, precision):
+    """A MaskRCNN with these weights and a config derived from `base`; a ValueError or OSError if they do not fit."""
     from mrcnn.model import MaskRCNN
 
     config = type("AgreementConfig", (base,), {"PRECISION": precision, "IMAGES_PER_GPU": 1})()
     with tempfile.TemporaryDirectory() as folder:
         model = MaskRCNN("inference", config, folder)
     model.load_weights(str(weights))
+    return model
+
+
+def load_exact(parser, args):
+    """Config class, path of the weights, and the model in float32; ends with the parser's error if they do not fit."""
+    try:
+        if args.original:
+            weights, base = original_settings(args.original)
+        else:
+            weights, base = args.weights, common.load_sample("shapes").SmallShapesConfig
+        return base, weights, load(base, weights, "float32")
+    except (OSError, ValueError) as error:
+        if args.original:
+            parser.error(f"--original {args.original}: {error}")
+        parser.error(f"--weights {args.weights}: they are to be of the small network of the Shapes sample; --original "
+                     f"takes the folder of a network that the original trained. {error}")  # fmt: skip
+
+
+def detect(model, images):
+    """The results of `MaskRCNN.detect`, image by image."""
     return [model.detect([image])[0] for image in images]
 
 
 def draw(count, size=128):
     """A list of images of shapes, always the same."""
-    dataset = common.load_sample("shapes").ShapesDataset()
-    dataset.load_shapes(count, size, size, seed=0)
-    dataset.prepare()
+    dataset = common.load_sample("shapes").make_dataset(count, seed=0, side=size)
     return [dataset.load_image(image_id) for image_id in dataset.image_ids]
 
 
@@ -92,15 +120,11 @@ def compare(exact, coarse):
             "score": max(scores, default=0.0), "mask_iou": float(np.mean(ious)) if ious else 0.0}  # fmt: skip
 
 
-def run(args):
-    """All figures, as `--json` writes them."""
-    if args.original:
-        weights, base = original_settings(args.original)
-    else:
-        weights, base = args.weights, common.load_sample("shapes").SmallShapesConfig
+def run(args, base, weights, model):
+    """All figures, as `--json` writes them; the model is the one in float32."""
     images = draw(args.images)
-    exact = detect(base, weights, images, "float32")
-    rows = [{"precision": name} | compare(exact, detect(base, weights, images, name)) for name in args.precision]
+    exact = detect(model, images)
+    rows = [{"precision": name} | compare(exact, detect(load(base, weights, name), images)) for name in args.precision]
     chosen = {"weights": Path(weights).name, "images": args.images, "least_iou": LEAST_IOU}
     versions = common.versions(["keras", args.backend])
     return {"input": chosen, "machine": common.machine(), "versions": versions, "cases": rows}
@@ -135,7 +159,7 @@ def main(arguments=None):
         if not path.is_file():
             parser.error(f"{path}: there is no such file")
     common.check_arguments(parser, args)
-    figures = run(args)
+    figures = run(args, *load_exact(parser, args))
     common.finish(args, figures, report(figures, args.markdown))
 
 

@@ -23,6 +23,13 @@ BACKENDS = ("tensorflow", "jax", "torch")
 PRECISIONS = ("float32", "bfloat16")
 PEERS = {"torchvision": "torch"}  # and the framework that each runs on
 NETWORKS = ("small", "resnet50", "resnet101")
+MASKS = ("full", "box", "rle")
+PROPOSALS = 1000  # that a network which detects goes on with
+LEAST_PEAK_SIDE = 256  # the product of smaller matrices is over before it is fast
+
+
+class NotComparable(RuntimeError):
+    """A contender did other work than it was to do, so that its figures would say nothing."""
 
 
 # ------------------------------------------------------------------ the machine
@@ -99,6 +106,23 @@ def side(text):
     return number
 
 
+def instances(text):
+    """An argument type: how many instances are to be found in a photo."""
+    number = natural(text)
+    if number > PROPOSALS:
+        limit = f"a network of {PROPOSALS} proposals finds {PROPOSALS} at most"
+        raise argparse.ArgumentTypeError(f"{limit}; received {text}")
+    return number
+
+
+def peak_side(text):
+    """An argument type: the side of matrices that are large enough for their product to show a peak."""
+    number = positive(text)
+    if number < LEAST_PEAK_SIDE:
+        raise argparse.ArgumentTypeError(f"must be {LEAST_PEAK_SIDE} or more; received {text}")
+    return number
+
+
 def add_output_arguments(parser):
     """Adds --json and --markdown."""
     parser.add_argument("--json", type=Path, metavar="<file>", help="write the figures to this file, too")
@@ -115,15 +139,25 @@ def add_arguments(parser, runs=5, peer=True, precision=True, peak=True):
         parser.add_argument("--peer", choices=sorted(PEERS), help="an implementation to measure beside this one")
     parser.add_argument("--runs", type=positive, default=runs, help=f"of each (default: {runs})")
     if peak:
-        parser.add_argument("--peak-size", type=positive, default=4096, metavar="<n>",
+        parser.add_argument("--peak-size", type=peak_side, default=4096, metavar="<n>",
                             help="side of the matrices whose product sets the peak (default: 4096)")  # fmt: skip
     add_output_arguments(parser)
 
 
 def check_output(parser, args):
-    """Ends with the parser's error if the file of --json has no folder."""
-    if args.json and not args.json.resolve().parent.is_dir():
+    """Ends with the parser's error if the file of --json cannot be written; leaves none behind that was not there."""
+    if not args.json:
+        return
+    if not args.json.resolve().parent.is_dir():
         parser.error(f"--json {args.json}: there is no such folder")
+    found = os.path.lexists(args.json)
+    try:
+        with open(args.json, "ab"):
+            pass
+    except OSError as error:
+        parser.error(f"--json {args.json}: it cannot be written ({error.strerror})")
+    if not found:
+        args.json.unlink()
 
 
 def check_arguments(parser, args, load=True):
@@ -167,6 +201,33 @@ def check_peer(parser, peer):
     except (ImportError, OSError, RuntimeError) as error:
         parser.error(f"--peer {peer}: it is installed, but cannot be imported ({error}); install the release of {peer} "
                      f"that was built for the {framework} here")
+
+
+def check_networks(parser, args, flag, chosen):
+    """Ends with the parser's error if the peer has nothing of what was chosen; says so if it lacks a part of it.
+
+    Args:
+        parser: argparse.ArgumentParser.
+        args: parsed arguments; a peer is None where none was asked for.
+        flag: str, the argument that was chosen with.
+        chosen: list of str, "small" for the network that only this package has.
+    """
+    if not args.peer or "small" not in chosen:
+        return
+    if set(chosen) == {"small"}:
+        parser.error(f"--peer {args.peer}: it has ResNets only, but {flag} small was given")
+    print(f"{args.peer} has no small network: it is left out there")
+
+
+def check_masks(parser, masks):
+    """Ends with the parser's error if masks of this form need a package that is not installed."""
+    if masks == "rle":
+        from mrcnn.engine.scoring import load_pycocotools
+
+        try:
+            load_pycocotools()
+        except ImportError as error:
+            parser.error(f"--masks rle: {error}")
 
 
 def load_sample(name):
@@ -258,7 +319,22 @@ def finish(args, figures, lines):
         args.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def measure_processes(parser, arguments, run, report):
+def complete(args, run, report):
+    """Measures, prints and writes; ends with the message alone where contenders cannot be compared.
+
+    Args:
+        args: parsed arguments.
+        run: function of them that returns the figures; a NotComparable where they would say nothing.
+        report: function of the figures and of whether Markdown is wanted that returns lines of text.
+    """
+    try:
+        figures = run(args)
+    except NotComparable as error:
+        sys.exit(str(error))
+    finish(args, figures, report(figures, args.markdown))
+
+
+def measure_processes(parser, arguments, run, report, check=None, peak=False):
     """The whole of a program that measures in processes of their own, once its parser has the arguments it alone has.
 
     Args:
@@ -266,10 +342,14 @@ def measure_processes(parser, arguments, run, report):
         arguments: list of str, or None for those of the command line.
         run: function of the parsed arguments that returns the figures; a RuntimeError for a process that failed.
         report: function of the figures and of whether Markdown is wanted that returns lines of text.
+        check: function of the parser and the parsed arguments that refuses what does not fit together.
+        peak: bool, whether this process measures the machine's peak, and imports Keras for it.
     """
-    add_arguments(parser, runs=3, peak=False)
+    add_arguments(parser, runs=3, peak=peak)
     args = parser.parse_args(arguments)
-    check_arguments(parser, args, load=False)
+    if check:
+        check(parser, args)
+    check_arguments(parser, args, load=peak)
     try:
         figures = run(args)
     except RuntimeError as error:

@@ -6,12 +6,11 @@ It imports no framework, so that the process of one contender does not hold that
 import math
 
 import numpy as np
-from common import load_sample
+from common import NotComparable, load_sample
 from photos import Objects
 
 from mrcnn.config import Config
 
-PROPOSALS = 1000
 LEARNING_RATE = 1e-6  # so small that the losses stay finite, whatever the weights
 BOX_SIDE = 1 / 8  # of forced instances, the geometric mean of both sides, of the side of the image
 CLASSES = 81
@@ -59,14 +58,14 @@ def geometric_mean(boxes):
 
 
 def check_found(name, boxes, instances):
-    """Raises a RuntimeError unless every photo has so many boxes."""
+    """Raises a NotComparable unless every photo has so many boxes."""
     found = [len(rows) for rows in boxes]
     if any(count != instances for count in found):
-        raise RuntimeError(f"{name} was to find {instances} instances in each photo, but found "
-                           f"{', '.join(map(str, found))}: its times would not be comparable")
+        raise NotComparable(f"{name} was to find {instances} instances in each photo, but found "
+                            f"{', '.join(map(str, found))}: its times would not be comparable")
 
 
 def check_loss(name, loss):
-    """Raises a RuntimeError unless the loss is finite."""
+    """Raises a NotComparable unless the loss is finite."""
     if not math.isfinite(loss):
-        raise RuntimeError(f"the loss of {name} is {loss}: its times would not be comparable")
+        raise NotComparable(f"the loss of {name} is {loss}: its times would not be comparable")

@@ -18,9 +18,8 @@ if __name__ == "__main__":
     sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout runs without being installed
 
 import common
-from common import NETWORKS, PEERS, positive
+from common import MASKS, NETWORKS, PEERS, positive
 
-MASKS = ("full", "box", "rle")
 PHOTOS = ("small", "large")
 
 
@@ -104,23 +103,13 @@ def report(figures, markdown=False):
     return [title, "", *common.table(header, rows, markdown), "", describe_peak(figures["peak"])]
 
 
-def check_masks(parser, masks):
-    """Ends with the parser's error if `MaskRCNN.detect` of this version returns full masks only."""
-    import inspect
-
-    from mrcnn.model import MaskRCNN
-
-    if masks != "full" and "masks" not in inspect.signature(MaskRCNN.detect).parameters:
-        parser.error(f"--masks {masks}: MaskRCNN.detect of this version returns full masks only")
-
-
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Time whole calls of MaskRCNN.detect.")
     parser.add_argument("--network", choices=NETWORKS, nargs="+", default=["resnet50", "resnet101"],
                         help="that of the Shapes sample, or a ResNet (default: both ResNets)")  # fmt: skip
     parser.add_argument("--size", type=common.side, default=1024, help="of the network's images (default: 1024)")
     parser.add_argument("--batch", type=positive, nargs="+", default=[1, 4], help="images per call (default: 1 4)")
-    parser.add_argument("--instances", type=common.natural, nargs="+", default=[0, 100],
+    parser.add_argument("--instances", type=common.instances, nargs="+", default=[0, 100],
                         help="in every photo, 1000 at most (default: 0 100)")  # fmt: skip
     parser.add_argument("--photo", choices=PHOTOS, nargs="+", default=list(PHOTOS),
                         help="as large as the network's images, or 3000 x 2000 (default: both)")  # fmt: skip
@@ -128,14 +117,10 @@ def main(arguments=None):
     parser.add_argument("--apart", action="store_true", help="one contender after the other, where memory is short")
     common.add_arguments(parser)
     args = parser.parse_args(arguments)
-    if max(args.instances) > 1000:
-        parser.error(f"--instances {max(args.instances)}: a network of 1000 proposals finds 1000 at most")
-    if args.peer and set(args.network) == {"small"}:
-        parser.error(f"--peer {args.peer}: it has ResNets only, but --network small was given")
+    common.check_networks(parser, args, "--network", args.network)
+    common.check_masks(parser, args.masks)
     common.check_arguments(parser, args)
-    check_masks(parser, args.masks)
-    figures = run(args)
-    common.finish(args, figures, report(figures, args.markdown))
+    common.complete(args, run, report)
 
 
 if __name__ == "__main__":

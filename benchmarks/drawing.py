@@ -5,12 +5,9 @@
 """
 
 import argparse
-import json
 import os
-import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +19,8 @@ if __name__ == "__main__":
     os.environ["MPLBACKEND"] = "agg"  # no window
     sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout runs without being installed
 
-from common import describe, machine, positive, versions
+import common
+from common import positive
 
 from mrcnn import COCO_CLASS_NAMES, visualize
 from mrcnn.geometry.masks import extract_bboxes
@@ -34,8 +32,8 @@ LIMITS = {"draw_instances": 0.5}  # seconds wanted for this many, on a photo thi
 
 # ------------------------------------------------------------------ what is drawn
 def make_photo(width):
-    """[2/3 of the width, width, 3] uint8: a photo that comes with scikit-image, enlarged."""
-    size = int(width * 400 / 600), width
+    """[2/3 of the width, width, 3] uint8: a photo that comes with scikit-image, resized."""
+    size = max(1, int(width * 400 / 600)), width
     return skimage.transform.resize(skimage.data.coffee(), size, preserve_range=True).astype(np.uint8)
 
 
@@ -53,58 +51,47 @@ def make_result(size, count):
 
 def tasks(photo, result, folder):
     """What is timed, {name: function}."""
+    import matplotlib.pyplot as plt
+
     instances = photo, result["rois"], result["masks"], result["class_ids"], COCO_CLASS_NAMES, result["scores"]
+
+    def display(**arguments):
+        visualize.display_instances(*instances, **arguments)
+        plt.close("all")  # they would pile up
+
     return {
         "draw_instances": lambda: visualize.draw_instances(photo, result, COCO_CLASS_NAMES),
-        "display_instances": lambda: visualize.display_instances(*instances, show=False),
-        "display_instances, saved": lambda: visualize.display_instances(*instances, save=Path(folder) / "figure.png"),
+        "display_instances": lambda: display(show=False),
+        "display_instances, saved": lambda: display(save=Path(folder) / "figure.png"),
     }
 
 
 # ------------------------------------------------------------------ timing
-def measure(function, runs):
-    """Seconds of each of some runs, after one that is not counted: it loads fonts and modules."""
-    import matplotlib.pyplot as plt
-
-    seconds = []
-    for _ in range(1 + runs):
-        started = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - started)
-        plt.close("all")
-    return seconds[1:]
-
-
 def run(instances=INSTANCES, width=WIDTH, runs=5):
     """All figures, as `--json` writes them."""
     photo = make_photo(width)
     result = make_result(photo.shape[:2], instances)
     with tempfile.TemporaryDirectory() as folder:
-        seconds = {name: measure(task, runs) for name, task in tasks(photo, result, folder).items()}
+        seconds = common.take_turns(tasks(photo, result, folder), runs)
     limits = LIMITS if (instances, width) == (INSTANCES, WIDTH) else {}
     return {
         "input": {"width": photo.shape[1], "height": photo.shape[0], "instances": instances, "runs": runs},
-        "machine": machine(),
-        "versions": versions(PACKAGES),
-        "seconds": {
-            name: {"median": statistics.median(values), "least": min(values), "most": max(values),
-                   "limit": limits.get(name)} for name, values in seconds.items()
-        },
-    }  # fmt: skip
+        "machine": common.machine(),
+        "versions": common.versions(PACKAGES),
+        "seconds": {name: common.summary(values) | {"limit": limits.get(name)} for name, values in seconds.items()},
+    }
 
 
-def report(figures):
-    """The figures as a text."""
+def report(figures, markdown=False):
+    """The figures as lines of text."""
     given = figures["input"]
-    rows = [("", "median", "least", "most", "wanted")]
-    for name, row in figures["seconds"].items():
-        limit = "" if row["limit"] is None else f"< {row['limit']:g} s"
-        rows.append((name, *(f"{row[key]:.3f} s" for key in ("median", "least", "most")), limit))
+    rows = [
+        [name, *common.spread(row), "" if row["limit"] is None else f"< {row['limit']:g} s"]
+        for name, row in figures["seconds"].items()
+    ]
     size = f"{given['width']} x {given['height']} pixels"
-    lines = [f"{given['instances']} instances on a photo of {size}; {given['runs']} runs", ""]
-    lines += [f"{name:26}{''.join(f'{cell:>10}' for cell in cells)}".rstrip() for name, *cells in rows]
-    lines += ["", *describe(figures)]
-    return "\n".join(lines)
+    title = f"{given['instances']} instances on a photo of {size}; {given['runs']} runs"
+    return [title, "", *common.table(["", "median", "least", "most", "wanted"], rows, markdown)]
 
 
 def main(arguments=None):
@@ -112,14 +99,11 @@ def main(arguments=None):
     parser.add_argument("--instances", type=positive, default=INSTANCES, help=f"on the photo (default: {INSTANCES})")
     parser.add_argument("--width", type=positive, default=WIDTH, help=f"of the photo, pixels (default: {WIDTH})")
     parser.add_argument("--runs", type=positive, default=5, help="of each function (default: 5)")
-    parser.add_argument("--json", type=Path, metavar="<file>", help="write the figures to this file, too")
+    common.add_output_arguments(parser)
     args = parser.parse_args(arguments)
-    if args.json and not args.json.resolve().parent.is_dir():
-        parser.error(f"--json {args.json}: there is no such folder")
+    common.check_output(parser, args)
     figures = run(args.instances, args.width, args.runs)
-    print(report(figures))
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+    common.finish(args, figures, report(figures, args.markdown))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ if __name__ == "__main__":
 
 import common
 import fresh
-from common import PEERS
+from common import MASKS, PEERS
 from photos import LARGE
 
 DETECT = {"instances": 100}
@@ -87,6 +87,12 @@ def report(figures, markdown=False):
     return [title, "", *common.table(header, rows, markdown)]
 
 
+def check(parser, args):
+    """Refuses masks that cannot be made, and a peer that has nothing to compare."""
+    common.check_masks(parser, args.masks)
+    common.check_networks(parser, args, "--cases", args.cases)
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(
         description="Measure the peak memory of detection and training in fresh processes.",
@@ -97,8 +103,8 @@ def main(arguments=None):
                         help="see below (default: all with a ResNet)")  # fmt: skip
     parser.add_argument("--size", type=common.side, default=1024, help="of the network's images (default: 1024)")
     parser.add_argument("--batch", type=common.positive, default=1, help="images per training step (default: 1)")
-    parser.add_argument("--masks", choices=("full", "box", "rle"), default="full", help="of detect (default: full)")
-    common.measure_processes(parser, arguments, run, report)
+    parser.add_argument("--masks", choices=MASKS, default="full", help="of detect (default: full)")
+    common.measure_processes(parser, arguments, run, report, check)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import math
 
 import numpy as np
 import operations
-from contenders import BOX_SIDE, LEARNING_RATE, PROPOSALS, geometric_mean, make_config
+from common import PROPOSALS
+from contenders import BOX_SIDE, LEARNING_RATE, geometric_mean, make_config
 from photos import make_photo
 
 from mrcnn.data.loader import DataGenerator
@@ -27,21 +28,17 @@ class Detector:
         instances: int, to be found in every image; 0 for none.
         precision: "float32" or "bfloat16".
         masks: the argument of `detect`, "full", "box" or "rle".
-
-    Raises:
-        ValueError: this version's `detect` has no other masks than full ones.
     """
 
     name = "mrcnn"
 
     def __init__(self, network, size, batch, instances, precision="float32", masks="full"):
-        self.instances, self.size = instances, size
+        self.instances, self.size, self.masks = instances, size, masks
         self.config = make_config(
             network, size, batch, precision, POST_NMS_ROIS_INFERENCE=PROPOSALS, DETECTION_NMS_THRESHOLD=1.0,
             DETECTION_MAX_INSTANCES=instances or 100, DETECTION_MIN_CONFIDENCE=0 if instances else 1,
         )  # fmt: skip
         self.net = MaskRCNN("inference", self.config, "logs")
-        self.arguments = {} if masks == "full" else {"masks": masks}
         self._force()
 
     def _force(self):
@@ -69,7 +66,7 @@ class Detector:
 
     def detect(self, photos):
         """Boxes [N, 4] of every photo, after a whole public call."""
-        return [result["rois"] for result in self.net.detect(photos, **self.arguments)]
+        return [result["rois"] for result in self.net.detect(photos, masks=self.masks)]
 
     def gflop(self, photos):
         """GFLOP of a call."""

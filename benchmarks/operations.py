@@ -20,8 +20,8 @@ from common import (
     add_output_arguments,
     check_arguments,
     finish,
+    instances,
     machine,
-    natural,
     number,
     side,
     table,
@@ -155,7 +155,7 @@ def main(arguments=None):
     parser.add_argument("--network", choices=NETWORKS, nargs="+", default=["resnet50", "resnet101"],
                         help="that of the Shapes sample, or a ResNet (default: both ResNets)")  # fmt: skip
     parser.add_argument("--size", type=side, default=1024, help="of the image, pixels (default: 1024)")
-    parser.add_argument("--instances", type=natural, default=100, help="that get a mask (default: 100)")
+    parser.add_argument("--instances", type=instances, default=100, help="that get a mask, 1000 at most (default: 100)")
     parser.add_argument("--backend", choices=BACKENDS, help="of Keras (default: KERAS_BACKEND, or else tensorflow)")
     add_output_arguments(parser)
     args = parser.parse_args(arguments)

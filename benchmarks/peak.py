@@ -116,10 +116,14 @@ class Peak:
         return {"size": self.size, "measurements": len(next(iter(self.rates.values()))), "gflops": medians}
 
 
+def best(figures, precision):
+    """The best peak in this precision of all frameworks of the run, GFLOP/s."""
+    return max(rates[precision] for rates in figures["gflops"].values())
+
+
 def share(figures, gflop, seconds, precision):
-    """The share of the best peak in this precision that was reached, of all frameworks of the run."""
-    best = max(rates[precision] for rates in figures["gflops"].values())
-    return gflop / seconds / best
+    """The share of the best peak in this precision that was reached."""
+    return gflop / seconds / best(figures, precision)
 
 
 def describe_peak(figures):

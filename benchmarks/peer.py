@@ -9,7 +9,8 @@ import math
 
 import numpy as np
 import torch
-from contenders import BOX_SIDE, CLASSES, LEARNING_RATE, PROPOSALS, geometric_mean
+from common import PROPOSALS
+from contenders import BOX_SIDE, CLASSES, LEARNING_RATE, geometric_mean
 from peak import torch_device, wait_for_torch
 from photos import make_photo
 from torchvision.models import detection

@@ -7,6 +7,7 @@ between hosts over each GPU's own InfiniBand port or over the host's one Etherne
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -87,8 +88,8 @@ def main(arguments=None):
     parser.add_argument("--samples", type=float, default=4.5,
                         help="images per second that a core prepares (default: 4.5, balloons at 1024)")  # fmt: skip
     args = parser.parse_args(arguments)
-    if not args.samples > 0:
-        parser.error(f"--samples must be above 0; received {args.samples}")
+    if not (math.isfinite(args.samples) and args.samples > 0):
+        parser.error(f"--samples must be a number above 0; received {args.samples}")
     for backbone in OPERATIONS:
         print("\n".join(table(backbone, parameters(backbone), args.images, args.samples)), end="\n\n")
 

@@ -4,7 +4,8 @@
     python benchmarks/startup.py --network resnet50 --peer torchvision --json startup.json
 
 The second detection stands beside the first: the difference is what tracing and the like cost once. The import of
-`mrcnn.utils` alone is timed as well; that is all that a program needs which only reads data.
+`mrcnn.utils` alone is timed as well; that is all that a program needs which only reads data. The machine's peak is
+measured before and after: how many GFLOP it could have done meanwhile compares machines of unlike speed.
 """
 
 import argparse
@@ -44,7 +45,12 @@ def rows_of(case, stages):
 
 def run(args):
     """All figures, as `--json` writes them."""
+    from peak import Peak, best
+
     contenders = ["mrcnn", *([args.peer] if args.peer else [])]
+    frameworks = [args.backend, *([PEERS[args.peer]] if args.peer else [])]
+    peak = Peak(frameworks, args.precision, args.peak_size)
+    peak.measure()
     rows = [{"what": ALONE} | row for row in rows_of(measure(args, contenders, "utils"), STAGES[:2])]
     for network in args.network:
         for precision in args.precision:
@@ -52,14 +58,22 @@ def run(args):
             case = measure(args, fit, "detect", network=network, size=args.size, instances=0,
                            photo=(args.size, args.size), precision=precision)  # fmt: skip
             what = f"{network}, {precision}"
-            rows += [{"what": what} | row for row in rows_of(case, STAGES)]
-    packages = ["keras", "numpy", args.backend, *([PEERS[args.peer], args.peer] if args.peer else [])]
-    return {"input": {"backend": args.backend, "size": args.size, "runs": args.runs}, "machine": common.machine(),
-            "versions": common.versions(packages), "cases": rows}  # fmt: skip
+            rows += [{"what": what, "precision": precision} | row for row in rows_of(case, STAGES)]
+    peak.measure()
+    peaks = peak.figures()
+    for row in rows:
+        if "precision" in row:
+            row["gflop_meanwhile"] = row["seconds"]["median"] * best(peaks, row["precision"])
+    packages = ["keras", "numpy", *frameworks, *([args.peer] if args.peer else [])]
+    return {"input": {"backend": args.backend, "size": args.size, "runs": args.runs},
+            "machine": common.machine() | common.devices(), "versions": common.versions(packages),
+            "peak": peaks, "cases": rows}  # fmt: skip
 
 
 def report(figures, markdown=False):
     """The figures as lines of text."""
+    from peak import describe_peak
+
     given = figures["input"]
     header = ["", "of", *STAGES[:4], "in all", "least", "most", "times mrcnn", STAGES[4]]
 
@@ -73,7 +87,18 @@ def report(figures, markdown=False):
     title = (f"from the start of Python to the first result at {given['size']} pixels on {given['backend']}, medians "
              f"of {given['runs']} runs")  # fmt: skip
     note = f"{ALONE}: mrcnn.utils" + (", torchvision.ops" if "torchvision" in figures["versions"] else "")
-    return [title, "", *common.table(header, rows, markdown), "", note]
+    meanwhile = [
+        f"{row['what']}: {row['contender']} took as long as {common.number(row['gflop_meanwhile'])} GFLOP of products"
+        for row in figures["cases"]
+        if "gflop_meanwhile" in row
+    ]
+    peak = describe_peak(figures["peak"])
+    return [title, peak, "", *common.table(header, rows, markdown), "", note, *meanwhile]
+
+
+def check(parser, args):
+    """Refuses a peer that has nothing to compare."""
+    common.check_networks(parser, args, "--network", args.network)
 
 
 def main(arguments=None):
@@ -81,7 +106,7 @@ def main(arguments=None):
     parser.add_argument("--network", choices=NETWORKS, nargs="+", default=["resnet50", "resnet101"],
                         help="that of the Shapes sample, or a ResNet (default: both ResNets)")  # fmt: skip
     parser.add_argument("--size", type=common.side, default=1024, help="of the photo, pixels (default: 1024)")
-    common.measure_processes(parser, arguments, run, report)
+    common.measure_processes(parser, arguments, run, report, check, peak=True)
 
 
 if __name__ == "__main__":

@@ -117,11 +117,9 @@ def main(arguments=None):
     parser.add_argument("--apart", action="store_true", help="one contender after the other, where memory is short")
     common.add_arguments(parser)
     args = parser.parse_args(arguments)
-    if args.peer and args.network == "small":
-        parser.error(f"--peer {args.peer}: it has ResNets only, but --network small was given")
+    common.check_networks(parser, args, "--network", [args.network])
     common.check_arguments(parser, args)
-    figures = run(args)
-    common.finish(args, figures, report(figures, args.markdown))
+    common.complete(args, run, report)
 
 
 if __name__ == "__main__":

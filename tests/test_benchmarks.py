@@ -1,12 +1,18 @@
 """The benchmarks of speed and memory, each in its smallest form: what they print and write, and what they refuse."""
 
+import argparse
 import importlib.util
 import json
+import math
+import re
+import sys
 
 import keras
 import numpy as np
 import pytest
 import scripts
+
+from mrcnn.engine.weights import save_weights
 
 common = scripts.load_benchmark("common")
 PROGRAMS = ("operations", "detect", "training", "data", "startup", "memory", "agreement")
@@ -71,9 +77,9 @@ def test_operations_of_layers():
 
 @pytest.mark.slow
 def test_detect(measured):
-    choices = ["--batch", "2", "--instances", "0", "7", "--photo", "small", "--peak-size", "128"]
+    choices = ["--batch", "2", "--instances", "0", "7", "--photo", "small", "--peak-size", "256"]
     printed, figures = measured("detect", *SMALL, *choices)
-    assert printed.startswith("detect at 128 pixels on tensorflow, 1 runs\n") and "products of 128 x 128" in printed
+    assert printed.startswith("detect at 128 pixels on tensorflow, 1 runs\n") and "products of 256 x 256" in printed
     assert [row["instances"] for row in figures["cases"]] == [0, 7]
     for row in figures["cases"]:
         check_summary(row["seconds"])
@@ -84,7 +90,7 @@ def test_detect(measured):
 
 @pytest.mark.slow
 def test_training(measured):
-    printed, figures = measured("training", *SMALL, "--batch", "1", "--peak-size", "128", "--images", "objects",
+    printed, figures = measured("training", *SMALL, "--batch", "1", "--peak-size", "256", "--images", "objects",
                                 "--markdown")  # fmt: skip
     assert "| network | images | size |" in printed
     heads, everything = figures["cases"]
@@ -104,19 +110,29 @@ def test_data(measured):
 
 @pytest.mark.filterwarnings("ignore:.*object:UserWarning")  # some vanish in images this small
 def test_data_of_the_folder(measured, data_dir):
-    for name in ("balloon", "nucleus", "coco"):
-        measured("data", "--sets", name, "--data", str(data_dir), "--workers", "0", "--size", "128", "--runs", "1",
-                 "--batches", "1", "--batch", "1")  # fmt: skip
+    names = ["balloon", "nucleus", "coco"]
+    printed, figures = measured("data", "--sets", *names, "--data", str(data_dir), "--workers", "0", "--size", "128",
+                                "--runs", "1", "--batches", "1", "--batch", "1")  # fmt: skip
+    assert [(row["set"], row["workers"]) for row in figures["cases"]] == [(name, 0) for name in names]
+    for row in figures["cases"]:
+        check_summary(row["images_per_second"])
+        assert row["images_per_second"]["most"] < 1e5, "files are read"
+        assert f"{row['images_per_second']['median']:.1f} /s" in printed
 
 
 @pytest.mark.slow
 def test_startup(measured):
-    printed, figures = measured("startup", *SMALL)
+    printed, figures = measured("startup", *SMALL, "--peak-size", "256")
     alone, network = figures["cases"]
     assert alone["what"] == "import alone" and network["what"] == "small, float32" and "first detection" in printed
     assert alone["stages"]["import"]["median"] < network["stages"]["import"]["median"], "it has Keras to import"
     for row in figures["cases"]:
         check_summary(row["seconds"])
+    rate = figures["peak"]["gflops"]["tensorflow"]["float32"]
+    assert "products of 256 x 256: tensorflow float32" in printed.splitlines()[1]
+    assert network["gflop_meanwhile"] == pytest.approx(network["seconds"]["median"] * rate) and rate > 0
+    wanted = f"mrcnn took as long as {common.number(network['gflop_meanwhile'])} GFLOP of products"
+    assert f"small, float32: {wanted}" in printed and "gflop_meanwhile" not in alone
 
 
 @pytest.mark.slow
@@ -128,10 +144,50 @@ def test_memory(measured):
 
 @pytest.mark.slow
 def test_agreement(measured):
-    printed, figures = measured("agreement", "--images", "10", "--precision", "float32", "bfloat16")
+    """Of 60 detections bfloat16 changed none on one machine and may change three: elsewhere it may round otherwise."""
+    printed, figures = measured("agreement", "--images", "30", "--precision", "float32", "bfloat16")
     same, coarse = figures["cases"]
-    assert same["float32"] == same["matched"] > 10 and same["share"] == 1 and same["score"] == 0
-    assert 0.8 < coarse["share"] <= 1 and 0 < coarse["score"] < 0.2 and f"{coarse['share']:.1%}" in printed
+    assert same["float32"] == same["matched"] > 50 and same["share"] == 1 and same["score"] == 0
+    assert 0.95 <= coarse["share"] <= 1 and 0 < coarse["score"] < 0.1 and f"{coarse['share']:.1%}" in printed
+    assert coarse["mask_iou"] > 0.97
+
+
+@pytest.mark.slow
+def test_agreement_of_a_network_that_the_original_trained(measured, golden_dir):
+    """120 of 124 detections were the same; 12 may differ."""
+    _, figures = measured("agreement", "--images", "60", "--original", str(golden_dir / "trained_slim"))
+    (coarse,) = figures["cases"]
+    assert coarse["float32"] > 100 and 0.9 <= coarse["share"] <= 1 and 0 < coarse["score"] < 0.1
+    assert coarse["mask_iou"] > 0.97
+
+
+@pytest.mark.slow
+def test_weights_of_another_network(programs, capsys, tmp_path):
+    """A text, weights of other layers, and a folder with a backbone or settings that are none: said, with a remedy."""
+    agreement = programs["agreement"]
+    (tmp_path / "notes.h5").write_text("notes")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    save_weights(model, tmp_path / "other.h5")
+
+    def refused(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            agreement.main([*map(str, arguments), "--images", "1"])
+        assert stopped.value.code == 2
+        return " ".join(capsys.readouterr().err.split())
+
+    for name, reason in (("notes.h5", "is not HDF5"), ("other.h5", "does not fit by order")):
+        said = refused("--weights", tmp_path / name)
+        assert f"--weights {tmp_path / name}: they are to be of the small network" in said
+        assert "--original takes the folder" in said and reason in said
+    weights, backbone, settings = (tmp_path / name for name in agreement.ORIGINAL)
+    weights.write_text("notes")
+    settings.write_text("[]")
+    backbone.write_text("make_backbone =")
+    assert "slim_backbone.py does not work (SyntaxError:" in refused("--original", tmp_path)
+    backbone.write_text("def make_backbone(layers): pass\ncompute_backbone_shape = make_backbone")
+    assert f"--original {tmp_path}: slim_val.json holds no settings (TypeError:" in refused("--original", tmp_path)
+    settings.write_text('{"config": {"NAME": "x"}}')
+    assert f"--original {tmp_path}: AgreementConfig.BACKBONE = None: must be" in refused("--original", tmp_path)
 
 
 def test_which_detections_agree(programs):
@@ -151,15 +207,39 @@ def test_which_detections_agree(programs):
     assert found["mask_iou"] == pytest.approx(0.95) and found["score"] == 0
 
 
+# ------------------------------------------------------------------ their arguments
+def test_the_common_arguments_are_those_of_the_readme(capsys):
+    everything = {path.stem: path for path in (scripts.ROOT / "benchmarks").glob("*.py")}
+    programs = {name for name, path in everything.items() if "def main(arguments=None)" in path.read_text()}
+    having = {}
+    for name in programs:
+        with pytest.raises(SystemExit):
+            scripts.load_benchmark(name).main(["--help"])
+        having[name] = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    readme = (scripts.ROOT / "benchmarks" / "README.md").read_text()
+    assert programs == set(re.findall(r"\[(\w+)\.py\]", readme.split("Common arguments")[0]))
+    rows = re.findall(r"^\| (`--.*) \| (.*) \|$", readme, re.MULTILINE)
+    assert len(rows) == 6
+    for flags, text in rows:
+        named = set(re.findall(r"`(\w+)\.py`", text))
+        wanted = programs - named if text.startswith("all") else named
+        for flag in re.findall(r"--[a-z-]+", flags):
+            assert {name for name in programs if flag in having[name]} == wanted, flag
+
+
 # ------------------------------------------------------------------ what they refuse
 @pytest.mark.parametrize("program, arguments, message", [
     ("detect", ["--size", "100"], "must be a multiple of 64; received 100"),
     ("detect", ["--runs", "0"], "must be 1 or more; received 0"),
     ("detect", ["--instances", "-1"], "must be 0 or more; received -1"),
-    ("detect", ["--instances", "2000"], "a network of 1000 proposals finds 1000 at most"),
+    ("detect", ["--instances", "2000"], "a network of 1000 proposals finds 1000 at most; received 2000"),
+    ("operations", ["--instances", "1001"], "a network of 1000 proposals finds 1000 at most; received 1001"),
+    ("detect", ["--peak-size", "255"], "must be 256 or more; received 255"),
     ("detect", ["--backend", "theano"], "invalid choice: 'theano'"),
     ("detect", ["--network", "small", "--peer", "torchvision"], "it has ResNets only"),
     ("training", ["--network", "small", "--peer", "torchvision"], "it has ResNets only"),
+    ("startup", ["--network", "small", "--peer", "torchvision"], "it has ResNets only, but --network small was given"),
+    ("memory", ["--cases", "small", "--peer", "torchvision"], "it has ResNets only, but --cases small was given"),
     ("training", ["--layers", "5+"], "invalid choice: '5+'"),
     ("data", ["--data", "nowhere"], "--data nowhere: there is no such folder"),
     ("data", ["--data", "."], "it has no balloon/train, nucleus/stage1_train, coco/annotations"),
@@ -176,6 +256,19 @@ def test_wrong_arguments(programs, program, arguments, message, capsys, monkeypa
     with pytest.raises(SystemExit):
         programs[program].main(arguments)
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_json_file_that_cannot_be_written(programs, capsys, tmp_path):
+    """Known before anything is measured; what is in a file that can be written stays until there are figures."""
+    parser, kept = argparse.ArgumentParser(), tmp_path / "kept.json"
+    kept.write_text("{}")
+    for path in (kept, tmp_path / "new.json"):
+        common.check_output(parser, argparse.Namespace(json=path))
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.json"] and kept.read_text() == "{}"
+    for path, reason in ((tmp_path, "Is a directory"), (tmp_path / f"{'x' * 300}.json", "File name too long")):
+        with pytest.raises(SystemExit):
+            programs["operations"].main(["--json", str(path)])
+        assert f"it cannot be written ({reason})" in " ".join(capsys.readouterr().err.split())
 
 
 def test_data_need_a_folder(programs, capsys, monkeypatch):
@@ -195,13 +288,23 @@ def test_a_peer_or_a_backend_that_is_not_there(programs, capsys, monkeypatch):
         assert message in " ".join(capsys.readouterr().err.split())
 
 
-def test_masks_that_this_version_does_not_have(programs, capsys, monkeypatch):
-    from mrcnn.model import MaskRCNN
+@pytest.mark.parametrize("program, flag", [("detect", "--network"), ("startup", "--network"), ("memory", "--cases")])
+def test_where_a_peer_is_left_out(programs, program, flag, capsys, monkeypatch):
+    monkeypatch.setattr(programs[program].common, "check_arguments", lambda parser, args, load=True: parser.exit())
+    for chosen, printed in (("small resnet50", "torchvision has no small network: it is left out there\n"),
+                            ("resnet50", "")):  # fmt: skip
+        with pytest.raises(SystemExit):
+            programs[program].main([flag, *chosen.split(), "--peer", "torchvision"])
+        assert capsys.readouterr().out == printed
 
-    monkeypatch.setattr(MaskRCNN, "detect", lambda self, images, verbose=0: [])
+
+@pytest.mark.parametrize("program", ["detect", "memory"])
+def test_masks_that_need_a_package(programs, program, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(SystemExit):
-        programs["detect"].main(["--masks", "rle"])
-    assert "--masks rle: MaskRCNN.detect of this version returns full masks only" in capsys.readouterr().err
+        programs[program].main(["--masks", "rle"])
+    assert '--masks rle: COCO\'s measures and masks need pycocotools: pip install "mask-rcnn[coco]"' in " ".join(
+        capsys.readouterr().err.split())  # fmt: skip
 
 
 def test_a_wrong_number_of_instances_is_an_error():
@@ -211,6 +314,16 @@ def test_a_wrong_number_of_instances_is_an_error():
         contenders.check_found("mrcnn", [np.zeros((3, 4)), np.zeros((2, 4))], 3)
     with pytest.raises(RuntimeError, match="the loss of mrcnn is nan"):
         contenders.check_loss("mrcnn", float("nan"))
+
+
+@pytest.mark.parametrize("program", ["detect", "training"])
+def test_contenders_that_cannot_be_compared_end_the_program(programs, program, monkeypatch):
+    """With the message, which sets the exit code to 1, and not with a traceback."""
+    contenders = scripts.load_benchmark("contenders")
+    monkeypatch.setattr(programs[program].common, "check_arguments", lambda parser, args: None)
+    monkeypatch.setattr(programs[program], "run", lambda args: contenders.check_loss("mrcnn", math.inf))
+    with pytest.raises(SystemExit, match="^the loss of mrcnn is inf: its times would not be comparable$"):
+        programs[program].main([])
 
 
 # ------------------------------------------------------------------ the parts
@@ -262,7 +375,7 @@ def torchvision():
 @pytest.mark.slow
 def test_detect_beside_a_peer(torchvision, measured):
     _, figures = measured("detect", "--network", "resnet50", "--size", "128", "--runs", "1", "--batch", "1",
-                          "--instances", "20", "--photo", "small", "--peak-size", "128", "--peer", "torchvision")
+                          "--instances", "20", "--photo", "small", "--peak-size", "256", "--peer", "torchvision")
     ours, peers = figures["cases"]
     assert (ours["contender"], peers["contender"]) == ("mrcnn", "torchvision") and peers["times_mrcnn"] > 0
     # its RPN is half as wide, and an image this small leaves it fewer than 1000 proposals
@@ -272,7 +385,7 @@ def test_detect_beside_a_peer(torchvision, measured):
 @pytest.mark.slow
 def test_training_beside_a_peer(torchvision, measured):
     _, figures = measured("training", "--size", "128", "--runs", "1", "--batch", "1", "--images", "objects",
-                          "--layers", "heads", "--peak-size", "128", "--peer", "torchvision")
+                          "--layers", "heads", "--peak-size", "256", "--peer", "torchvision")
     ours, peers = figures["cases"]
     assert peers["contender"] == "torchvision" and peers["times_mrcnn"] > 0 and 0 < peers["gflop"] < ours["gflop"]
 

@@ -2,6 +2,7 @@
 
 import json
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import scripts
@@ -20,7 +21,9 @@ def test_figures_are_printed_and_written(tmp_path, capsys):
     for name, row in figures["seconds"].items():
         assert 0 < row["least"] <= row["median"] <= row["most"]
         assert f"{name:26}" in printed and f"{row['median']:.3f} s" in printed
+        assert len(row["all"]) == 2
     assert "wanted" in printed and "< 0.5 s" not in printed, "the limit is for a large photo"
+    assert not plt.get_fignums(), "closed, so that they take no memory"
 
 
 def test_all_instances_can_be_seen():
@@ -33,11 +36,21 @@ def test_all_instances_can_be_seen():
     assert ((boxes[:, 2:] - boxes[:, :2]) > 0).all() and np.ptp(boxes[:, 3] - boxes[:, 1]) > 20
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [(["--runs", "0"], "must be 1 or more; received 0"), (["--json", "none/x.json"], "there is no such folder")],
-)
-def test_wrong_arguments(arguments, message, capsys):
+@pytest.mark.parametrize("width, height", [(1, 1), (2, 1), (3, 2)])
+def test_the_smallest_photos(width, height):
+    assert drawing.make_photo(width).shape == (height, width, 3)
+    figures = drawing.run(instances=2, width=width, runs=1)
+    assert figures["input"] == {"width": width, "height": height, "instances": 2, "runs": 1}
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--runs", "0"], "must be 1 or more; received 0"),
+    (["--width", "0"], "must be 1 or more; received 0"),
+    (["--json", "none/x.json"], "there is no such folder"),
+    (["--json", "."], "it cannot be written (Is a directory)"),
+])  # fmt: skip
+def test_wrong_arguments(arguments, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         drawing.main(arguments)
     assert message in capsys.readouterr().err

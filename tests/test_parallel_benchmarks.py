@@ -1,6 +1,10 @@
 """The benchmark of several devices on a small network, and the arithmetic of how they scale."""
 
+import importlib.util
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import scripts
@@ -22,19 +26,51 @@ def test_figures_are_printed_and_written(parallel, tmp_path, capsys):
     assert figures["first_losses"]["ParallelModel"] == pytest.approx(figures["first_losses"]["plain"], rel=1e-5)
     for row in figures["seconds"].values():
         assert 0 < row["least"] <= row["median"] <= row["most"]
-    assert figures["ratio"] > 0 and f"{figures['ratio']:8.3f}" in printed and "mrcnn" in figures["versions"]
+    assert figures["ratio"] > 0 and f"{figures['ratio']:.3f}" in printed and "mrcnn" in figures["versions"]
 
 
 @pytest.mark.parametrize("arguments, message", [
     (["--devices", "3"], "--batch-size 8 cannot be divided evenly between 3 devices"),
     (["--size", "100"], "must be a multiple of 64"),
+    (["--size", "64"], "--size 64: must be 128 or more, so that there is room for a shape"),
     (["--runs", "0"], "must be 1 or more"),
     (["--json", "none/x.json"], "there is no such folder"),
+    (["--json", "."], "it cannot be written (Is a directory)"),
 ])  # fmt: skip
-def test_wrong_arguments(parallel, arguments, message, capsys):
+def test_wrong_arguments(parallel, arguments, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         parallel.main(arguments)
-    assert message in capsys.readouterr().err
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_backend_that_is_not_there(parallel, capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        parallel.main(["--backend", "jax"])
+    assert "--backend jax: it is not installed" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_backend_of_one_device(parallel, capsys, monkeypatch):
+    monkeypatch.setattr(parallel.common, "check_arguments", lambda parser, args: None)
+    with pytest.raises(SystemExit):
+        parallel.main(["--backend", "torch"])
+    assert "--backend torch: it runs on one device; choose tensorflow or jax" in capsys.readouterr().err
+
+
+def test_help_imports_no_keras():
+    code = "import sys, parallel\ntry: parallel.main(['--help'])\nfinally: sys.exit('keras' in sys.modules)"
+    folders = os.pathsep.join([str(scripts.ROOT), str(scripts.ROOT / "benchmarks")])
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False,
+                            env=os.environ | {"PYTHONPATH": folders})  # fmt: skip
+    assert result.returncode == 0 and "--devices" in result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("samples", ["inf", "nan", "0", "-1"])
+def test_samples_that_are_no_rate(samples, capsys):
+    with pytest.raises(SystemExit):
+        scaling.main([f"--samples={samples}"])
+    assert "--samples must be a number above 0; received" in capsys.readouterr().err
 
 
 def test_a_ring_moves_nearly_twice_the_bytes():
