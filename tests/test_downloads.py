@@ -39,7 +39,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         if server.announced is not None:
-            self.send_header("Content-Length", str(server.announced - start))
+            told = server.announced if isinstance(server.announced, str) else server.announced - start
+            self.send_header("Content-Length", str(told))
         if server.tagged:
             self.send_header("ETag", tag)
         self.send_header("Connection", "close")
@@ -155,6 +156,25 @@ def test_server_that_tells_no_length(server, path):
     with pytest.raises(ValueError, match="expected 7"):
         download(server.url, path, expected_length=7, verbose=0)
     assert path.read_bytes() == DATA and names(path) == [path.name]
+
+
+@pytest.mark.parametrize("announced", ["abc", "-5", "1e3"])
+def test_server_that_tells_a_length_that_is_none(server, path, announced):
+    server.announced = announced
+    path.write_bytes(b"good")
+    with pytest.raises(ConnectionError, match=rf"127\.0\.0\.1.*Content-Length '{announced}', which is no number"):
+        download(server.url, path, verbose=0)
+    assert path.read_bytes() == b"good" and names(path) == [path.name]
+
+
+@pytest.mark.parametrize("url, says", [
+    ("bar", "unknown url type"), ("http://[bad/x", "Invalid IPv6 URL"), ("http://127.0.0.1/\u00fc", "ascii"),
+    (5, "unknown url type"),
+])  # fmt: skip
+def test_what_is_no_address(path, url, says):
+    with pytest.raises(ValueError, match=rf"url = {re.escape(repr(url))} cannot be asked for \(.*{says}.*http://"):
+        download(url, path, verbose=0)
+    assert names(path) == []
 
 
 def test_other_length_than_expected(server, path):

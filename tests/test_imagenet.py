@@ -2,10 +2,13 @@
 
 import hashlib
 import http.server
+import socket
 import threading
+import time
 
 import keras
 import pytest
+from test_downloads import server  # noqa: F401 a fixture
 
 from mrcnn.engine import imagenet
 from mrcnn.engine.imagenet import applications_name, imagenet_weights
@@ -24,12 +27,12 @@ def mirror(tmp_path, monkeypatch):
         def log_message(self, *_):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    monkeypatch.setenv("MRCNN_IMAGENET_URL", f"http://127.0.0.1:{server.server_port}/")
+    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True).start()
+    monkeypatch.setenv("MRCNN_IMAGENET_URL", f"http://127.0.0.1:{made.server_port}/")
     yield folder
-    server.shutdown()
-    server.server_close()
+    made.shutdown()
+    made.server_close()
 
 
 def test_downloads_once_into_the_cache_of_keras(tmp_path, monkeypatch, mirror):
@@ -53,6 +56,17 @@ def test_resnet101_takes_address_and_hash_of_keras(tmp_path, mirror):
 def test_server_without_the_file_is_named(tmp_path, mirror):
     with pytest.raises(ConnectionError, match=r"Cannot fetch.*resnet50.*127\.0\.0\.1.*404.*MRCNN_IMAGENET_URL"):
         imagenet_weights("resnet50", cache_dir=str(tmp_path))
+
+
+def test_a_server_that_falls_silent_is_given_up(tmp_path, monkeypatch, server):  # noqa: F811
+    monkeypatch.setenv("MRCNN_IMAGENET_URL", server.url)
+    monkeypatch.setattr(imagenet, "TIMEOUT", 0.3)
+    server.cut, server.stall = 1000, True
+    begin, limit = time.monotonic(), socket.getdefaulttimeout()
+    with pytest.raises(ConnectionError, match=r"Cannot fetch.*resnet50.*127\.0\.0\.1.*timed out"):
+        imagenet_weights("resnet50", cache_dir=str(tmp_path))
+    assert time.monotonic() - begin < 5 and len(server.requests) == 1
+    assert socket.getdefaulttimeout() == limit, "other connections of the program have theirs again"
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", None, len])

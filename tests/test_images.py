@@ -118,6 +118,11 @@ def test_impossible_pixels_name_the_image(image):
         images.standardize_image(image, where="photo 7")
 
 
+def test_rows_of_other_lengths_name_the_image():
+    with pytest.raises(ValueError, match="photo 7: an image must be an array .*received a list that is none"):
+        images.standardize_image([[1, 2], [3]], where="photo 7")
+
+
 # ------------------------------------------------------------------ resizing
 @given(PIXELS, st.integers(8, 64), st.integers(8, 64), st.sampled_from([None, 0, 1.7]))
 def test_square(image, min_dim, max_dim, min_scale):
@@ -179,6 +184,10 @@ def test_a_line_does_not_vanish():
         ((100, 128, 0, "pad64"), "multiple of 64; received 100"),
         ((None, 128, 0, "pad64"), "multiple of 64; received None"),
         ((None, 128, 0, "crop"), "min_dim"),
+        (("64", 128, 0, "square"), "min_dim must be a number of 0 or more, or None; received '64'"),
+        ((-64, 128, 0, "pad64"), "min_dim must be .* received -64"),
+        ((64, [128], 0, "square"), r"max_dim must be .* received \[128\]"),
+        ((64, 128, float("nan"), "square"), "min_scale must be .* received nan"),
     ],
 )
 def test_impossible_sizes(arguments, message):

@@ -85,6 +85,7 @@ def test_nothing_in_nothing_out():
     (tiny.photo(8, 8), r"one array of shape \(8, 8, 3\). Pass \[image\]"),
     (3, "received int"),
     ([None], r"images\[0\]"),
+    ([[[1, 2], [3]]], r"images\[0\]: an image must be an array"),
     ([tiny.photo(8, 8), np.full((8, 8, 3), 300.0)], r"images\[1\].*0\.\.255"),
     ([np.zeros((8, 8, 7))], r"images\[0\].*7 channels")])
 def test_what_is_no_list_of_images_says_so(images, message):
@@ -148,6 +149,34 @@ def test_detect_molded_answers_in_molded_pixels():
     assert results[2]["masks"].shape == (64, 64, 1)
     with pytest.raises(ValueError, match="2 images.*3 metas"):
         detect_molded(images[:2], metas, Network())
+
+
+@pytest.mark.parametrize("masks", [None, np.array([1]), ["full"], b"full"])
+def test_masks_are_named_by_a_text(masks):
+    with pytest.raises(ValueError, match=r"masks must be one of \('full', 'box', 'rle'\); received"):
+        detect([tiny.photo(8, 8)], molding(), 2, None, masks=masks)
+
+
+MOLDED, METAS, _ = mold_inputs([tiny.photo(32, 48), tiny.photo(48, 32)], molding())
+
+
+@pytest.mark.parametrize("images, metas, message", [
+    (None, METAS, "molded_images must be an array or a list.*received None"),
+    (MOLDED, None, "image_metas must be an array or a list.*received None"),
+    (MOLDED[:, :60], METAS, r"molded_images\[0\]: .* multiples of 32 pixels; received \(60, 64, 3\)"),
+    (MOLDED[..., :1], METAS, r"molded_images\[0\]: the network takes \[height, width, 3\].*received \(64, 64, 1\)"),
+    ([MOLDED[0], None], METAS, r"molded_images\[1\].*received \(\)"),
+    (np.zeros((2, 0, 64, 3)), METAS, r"molded_images\[0\].*received \(0, 64, 3\)"),
+    (np.where([[[[True]]], [[[False]]]], MOLDED, np.nan), METAS, r"molded_images\[1\] must hold finite numbers"),
+    (MOLDED, METAS[:, :15], r"image_metas\[0\]: with NUM_CLASSES = 4 a meta has 16 numbers; received \(15,\)"),
+    (MOLDED, [METAS[0], None], r"image_metas\[1\]: .*received \(\)"),
+    (MOLDED, np.full_like(METAS, np.inf), r"image_metas\[0\] must hold finite numbers"),
+    (MOLDED.astype(object), METAS, r"molded_images\[0\] must hold finite numbers; received object"),
+])  # fmt: skip
+def test_what_was_not_molded_for_this_network_says_so(images, metas, message):
+    with pytest.raises(ValueError, match=message):
+        detect_molded(images, metas, Network(), molding=molding())
+    assert len(detect_molded(MOLDED, list(METAS), Network(), molding=molding())) == 2
 
 
 def test_prints_what_goes_in(capsys):

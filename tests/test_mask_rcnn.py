@@ -62,6 +62,18 @@ def test_impossible_settings_are_refused(model_dir):
         make("inference", model_dir, GPU_COUNT=2)
 
 
+@pytest.mark.parametrize("config", [None, {}, "coco"])
+def test_what_is_no_config(model_dir, config):
+    with pytest.raises(ValueError, match=f"config must be an instance of a class derived from Config.*{config!r}"):
+        MaskRCNN("inference", config, model_dir)
+
+
+@pytest.mark.parametrize("folder", [None, 5, b"logs"])
+def test_what_is_no_folder(folder):
+    with pytest.raises(ValueError, match=f"model_dir must be a path.*received {folder!r}"):
+        make("inference", folder)
+
+
 def test_building_touches_no_disk(tmp_path):
     model = make("inference", tmp_path / "not yet there")
     assert not list(tmp_path.iterdir())
@@ -347,7 +359,8 @@ def _first_batch(data):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    ({"layers": "head"}, "Did you mean 'heads'"), ({"learning_rate": -1}, "learning_rate must be a number above 0")])
+    ({"layers": "head"}, "Did you mean 'heads'"), ({"learning_rate": -1}, "learning_rate must be a number above 0"),
+    ({"no_augmentation_sources": 5}, "no_augmentation_sources must be a list.*received 5")])
 def test_misspelt_arguments(model_dir, arguments, message):
     model = make("training", model_dir)
     with pytest.raises(ValueError, match=message):
@@ -422,6 +435,9 @@ def test_missing_weights(model_dir):
     model = make("inference", model_dir)
     with pytest.raises(FileNotFoundError, match="x.h5"):
         model.load_weights("/nonexistent/x.h5")
+    for path in (None, 5, b"x", ["a"], ""):
+        with pytest.raises(ValueError, match=f"filepath must be a path.*; received {re.escape(repr(path))}"):
+            model.load_weights(path)
     with pytest.raises(FileNotFoundError, match="tiny"):
         model.find_last()
     with pytest.raises(ValueError, match="BACKBONE"):

@@ -141,6 +141,8 @@ def test_detecting_molded_images(detector):
     np.testing.assert_array_equal(windows, [[0, 0, 64, 64]] * 3)
     molded, plain = detector.detect_molded(images, metas), detector.detect([tiny.photo(64, 64)] * 3)
     assert len(molded) == 3
+    with pytest.raises(ValueError, match=r"molded_images\[0\].*received \(60, 64, 3\)"):
+        detector.detect_molded(images[:, :60], metas)
     np.testing.assert_array_equal(molded[1]["rois"], plain[1]["rois"])
     rows, masks = np.zeros((2, 6)), np.zeros((2, 28, 28, 4))
     assert detector.unmold_detections(rows, masks, (64, 64, 3), (64, 64, 3), (0, 0, 64, 64))[3].shape == (64, 64, 0)
@@ -155,6 +157,9 @@ def test_anchors_are_kept_by_shape(detector):
     for side in range(1, 30):
         detector.get_anchors((64 * side, 64, 3))
     assert len(detector._anchor_cache) <= 16
+    for shape in ((0, 0, 3), (64, -64, 3), (64,)):
+        with pytest.raises(ValueError, match=r"image_shape must be \(height, width, channels\) .* received \("):
+            detector.get_anchors(shape)
 
 
 def test_looks_inside(detector):

@@ -77,6 +77,14 @@ def test_a_regular_expression_must_fit_the_whole_name(model, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("regex", ["([", None, 5, b"heads", ["res5.*"]])
+def test_what_is_no_regular_expression_changes_no_layer(model, regex):
+    before = names(model)
+    with pytest.raises(ValueError, match=rf"layer_regex must be a regular.*received {re.escape(repr(regex))} \("):
+        training.set_trainable(model, regex)
+    assert names(model) == before
+
+
 def test_layers_can_be_freed_again(model):
     model.trainable = False
     training.set_trainable(model, ".*", verbose=0)
@@ -211,11 +219,12 @@ def test_tracing_is_only_announced_where_it_happens(model):
     ((0.1, 1.5, None), "epochs must be a whole number.*received 1.5"),
     ((0.1, 1, ["x"]), "custom_callbacks must be a list.*received 'x'"),
     ((0.1, 1, print), "custom_callbacks must be a list"),
+    ((0.1, 1, None, 5), "no_augmentation_sources must be a list of names of sources; received 5"),
 ])
 def test_arguments_are_checked_before_the_work_begins(arguments, message):
     with pytest.raises(ValueError, match=message):
         training.check_arguments(*arguments)
-    training.check_arguments(0.1, 3, [keras.callbacks.Callback()])
+    training.check_arguments(0.1, 3, [keras.callbacks.Callback()], {"coco"})
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

@@ -134,6 +134,12 @@ def test_exclude_reaches_into_the_nested_model(file):
     assert whole.total == len(after) - 6
 
 
+@pytest.mark.parametrize("exclude", [5, [5], b"heads", ["mrcnn_mask", None]])
+def test_exclude_holds_names(file, model, exclude):
+    message = f'exclude must be a list of layer names or "heads"; received {exclude!r}'
+    assert assert_untouched(model, lambda: load_weights(model, file, exclude=exclude)) == message
+
+
 def test_exclude_names_are_checked(file, model):
     assert_untouched(model, lambda: load_weights(model, file, exclude=["mrcnn_class_logit"]),
                      match="Did you mean 'mrcnn_class_logits'")
@@ -325,6 +331,8 @@ def test_missing_and_truncated_files_leave_the_model_alone(tmp_path, file, model
     before = variables(model)
     with pytest.raises(FileNotFoundError, match="No such weights file"):
         load_weights(model, tmp_path / "missing.h5")
+    with pytest.raises(ValueError, match="path must be a path.*received None"):
+        load_weights(model, None)
     shutil.copy(file, tmp_path / "cut.h5")
     os.truncate(tmp_path / "cut.h5", os.path.getsize(file) // 2)
     assert_untouched(model, lambda: load_weights(model, tmp_path / "cut.h5"), match="cut off")
@@ -381,6 +389,9 @@ def test_a_file_is_only_overwritten_if_that_is_meant(tmp_path):
         model.save_weights(path, overwrite=False)
     with pytest.raises(ValueError, match="overwrite must be True or False; received 'h5'"):
         model.save_weights(path, "h5")
+    for method in (model.save_weights, model.load_weights):
+        with pytest.raises(ValueError, match="filepath must be a path.*received None"):
+            method(None)
     with pytest.raises(TypeError, match="unknown arguments save_format"):
         model.save_weights(path, save_format="h5")
     assert path.read_bytes() == before

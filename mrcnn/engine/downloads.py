@@ -34,7 +34,7 @@ def download(url: str, path: str | os.PathLike, expected_length: int | None = No
     Raises:
         ConnectionError: the server cannot be reached, answers with an error, falls silent or cuts off; what arrived is
             kept for the next attempt.
-        ValueError: the file has another length than expected, or `check` refused it.
+        ValueError: `url` cannot be asked for, the file has another length than expected, or `check` refused it.
         OSError: it cannot be written (the disk is full, ...); what arrived is kept.
     """
     path = Path(path)
@@ -68,6 +68,9 @@ def _fetch(url: str, part: Path, note: Path, expected_length: int | None, verbos
     with _open(url, part, note, timeout) as response:
         done = part.stat().st_size if _continues(response, part) else 0
         announced = response.headers.get("Content-Length")
+        if announced is not None and not announced.isdecimal():
+            raise ConnectionError(f"{url}: the server announces a file of Content-Length {announced!r}, which is no "
+                                  "number of bytes. Check the address.")
         total = done + int(announced) if announced is not None else None
         if total is not None and expected_length not in (None, total):
             raise ValueError(f"{url} has {total:,} bytes, expected {expected_length:,}. Nothing was fetched; check the "
@@ -105,9 +108,9 @@ def _open(url: str, part: Path, note: Path, timeout: float):
 
 def _request(url: str, timeout: float, headers: dict[str, str]):
     """The open answer, or None if the server has no such range."""
-    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity", "User-Agent": "mask-rcnn", **headers})
+    headers = {"Accept-Encoding": "identity", "User-Agent": "mask-rcnn", **headers}
     try:
-        return urllib.request.urlopen(request, timeout=timeout)
+        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416:
@@ -116,6 +119,9 @@ def _request(url: str, timeout: float, headers: dict[str, str]):
     except (OSError, http.client.HTTPException) as error:
         reason = str(getattr(error, "reason", error)) or type(error).__name__
         raise ConnectionError(f"Cannot reach {url}: {reason}. Check network and address, and try again.") from error
+    except ValueError as error:
+        raise ValueError(f"url = {url!r} cannot be asked for ({error}). Give an address that begins with http://, "
+                         "https://, ftp:// or file://, characters beyond ASCII escaped as in %C3%BC") from error
 
 
 def _status(response) -> int | None:

@@ -135,7 +135,7 @@ def check_mask_kind(masks):
         ValueError: they are not.
         ImportError: it is "rle", and pycocotools is not installed.
     """
-    if masks not in MASK_KINDS:
+    if not isinstance(masks, str) or masks not in MASK_KINDS:
         raise ValueError(f"masks must be one of {MASK_KINDS}; received {masks!r}.{did_you_mean(masks, MASK_KINDS)}")
     if masks == "rle":
         load_pycocotools()
@@ -186,7 +186,7 @@ def detect(images, molding, batch_size, predict, verbose=0, masks="full"):
     return results
 
 
-def detect_molded(molded_images, image_metas, predict, verbose=0, masks="full"):
+def detect_molded(molded_images, image_metas, predict, verbose=0, masks="full", molding=None):
     """Detects objects in images that are molded already; results are in pixels of the molded images.
 
     Args:
@@ -194,14 +194,21 @@ def detect_molded(molded_images, image_metas, predict, verbose=0, masks="full"):
         image_metas: [batch, 12 + classes] number.
         predict, masks: see `detect`.
         verbose: 1 prints what goes in.
+        molding: Molding that images and metas have to fit; None takes them as they are.
 
     Returns:
         list of dicts as `to_result`.
 
     Raises:
-        ValueError: images and metas differ in number, the images in shape, or `masks` is unknown.
+        ValueError: images and metas differ in number, the images in shape, they do not fit the network, or `masks` is
+            unknown.
     """
     check_mask_kind(masks)
+    for name, rows in (("molded_images", molded_images), ("image_metas", image_metas)):
+        if not hasattr(rows, "__len__"):
+            raise ValueError(f"{name} must be an array or a list, as mold_inputs() returns it; received {rows!r}")
+    if molding is not None:
+        _check_molded(molded_images, image_metas, molding)
     shapes = {np.shape(image) for image in molded_images}
     if len(molded_images) != len(image_metas) or len(shapes) > 1:
         raise ValueError(f"molded_images and image_metas must be as many, and the images of one shape; received "
@@ -218,6 +225,30 @@ def detect_molded(molded_images, image_metas, predict, verbose=0, masks="full"):
         to_result(*unmold_detections(rows, planes, shape, shape, window, masks))
         for rows, planes in predict(list(molded_images), list(image_metas))
     ]
+
+
+def _check_molded(images, metas, molding):
+    """Raises a ValueError for the first image or meta that the network cannot take."""
+    side, length = molding.multiple_of, 12 + molding.classes
+    for index, image in enumerate(images):
+        shape = np.shape(image)
+        if len(shape) != 3 or 0 in shape or shape[0] % side or shape[1] % side or shape[2] != molding.channels:
+            raise ValueError(f"molded_images[{index}]: the network takes [height, width, {molding.channels}], with "
+                             f"sides that are multiples of {side} pixels; received {shape}. Use mold_inputs(), or "
+                             "detect()")
+        _check_finite(f"molded_images[{index}]", image)
+    for index, meta in enumerate(metas):
+        if np.shape(meta) != (length,):
+            raise ValueError(f"image_metas[{index}]: with NUM_CLASSES = {molding.classes} a meta has {length} numbers; "
+                             f"received {np.shape(meta)}. Use those that mold_inputs() returned with the images")
+        _check_finite(f"image_metas[{index}]", meta)
+
+
+def _check_finite(name, values):
+    values = np.asarray(values)
+    if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+        raise ValueError(f"{name} must hold finite numbers; received {values.dtype}, with NaN or infinity if that is "
+                         "a number. Use what mold_inputs() returned")
 
 
 def in_batches(images, metas, batch_size, run):

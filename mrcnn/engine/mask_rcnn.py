@@ -58,6 +58,9 @@ class MaskRCNN:
             raise ValueError(f"mode must be one of {MODES}; received {mode!r}.{did_you_mean(mode, MODES)}")
         if isinstance(config, type):
             raise ValueError(f"config must be an instance; received the class {config.__name__}: {config.__name__}()")
+        if not hasattr(config, "check_model"):
+            raise ValueError(f"config must be an instance of a class derived from Config; received {config!r}")
+        weights.check_path(model_dir, "model_dir", may_be_empty=True)  # "" is where the program runs
         config.check_model()
         processes.join()
         check_devices(config.GPU_COUNT)
@@ -117,6 +120,7 @@ class MaskRCNN:
             FileNotFoundError: there is no such file.
             ValueError: the file is damaged or does not fit; says what to do.
         """
+        weights.check_path(filepath, "filepath")
         report = weights.load_weights(inner(self.keras_model), filepath, by_name, exclude, skip_mismatch)
         reason = weights.why_new_run(filepath, self.config.NAME, report)
         self.set_log_dir(None if reason else filepath)
@@ -175,6 +179,9 @@ class MaskRCNN:
             layer_regex: regular expression.
             keras_model: the model to set; this one's by default.
             indent, verbose: blanks before printed lines; 1 prints the layers that train.
+
+        Raises:
+            ValueError: `layer_regex` is no regular expression.
         """
         training.set_trainable(keras_model or inner(self.keras_model), layer_regex, indent, verbose)
 
@@ -225,7 +232,7 @@ class MaskRCNN:
         self._require("training")
         with processes.together(self._newest_checkpoint):
             regex = training.layer_regex(layers, inner(self.keras_model))
-            training.check_arguments(learning_rate, epochs, custom_callbacks)
+            training.check_arguments(learning_rate, epochs, custom_callbacks, no_augmentation_sources)
             if epochs <= self.epoch:
                 print(f"Nothing left to do: epochs = {epochs} is the total, and {self.epoch} done already")
                 return
@@ -380,7 +387,8 @@ class MaskRCNN:
             ValueError: the model is for training, or images and metas do not fit.
         """
         self._require("inference")
-        return inference.detect_molded(molded_images, image_metas, self._predictor(verbose), verbose, masks)
+        predict = self._predictor(verbose)
+        return inference.detect_molded(molded_images, image_metas, predict, verbose, masks, self._molding())
 
     def _predictor(self, verbose):
         """The network as a function of molded images and metas: for each image its detections and their masks."""
@@ -442,8 +450,13 @@ class MaskRCNN:
 
         Returns:
             [anchors, (y1, x1, y2, x2)] float32, normalized. The attribute `anchors` has them in pixels.
+
+        Raises:
+            ValueError: an image of this shape has no pixels.
         """
         shape = tuple(int(side) for side in image_shape)
+        if len(shape) < 2 or min(shape[:2]) < 1:
+            raise ValueError(f"image_shape must be (height, width, channels) of a molded image; received {shape}")
         anchors = self._anchor_cache.get(shape)
         if anchors is None:
             anchors = norm_boxes(config_anchors(self.config, shape), shape[:2])

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import threading
+from collections.abc import Container
 
 import keras
 import numpy as np
@@ -70,7 +71,15 @@ def set_trainable(model, regex, indent=0, verbose=1):
         regex: str.
         indent: number of blanks before printed lines.
         verbose: 1 prints the layers that train.
+
+    Raises:
+        ValueError: `regex` is no regular expression; no layer was changed.
     """
+    try:
+        re.fullmatch(regex, "")
+    except (re.error, TypeError) as error:
+        raise ValueError(f"layer_regex must be a regular expression of whole layer names; received {regex!r} "
+                         f"({error})") from error
     if not model.trainable:
         model.trainable = True  # a frozen model hides the layers in it
     if verbose and indent == 0:
@@ -98,7 +107,7 @@ def check_learning_rate(learning_rate):
                          f"{learning_rate!r}")
 
 
-def check_arguments(learning_rate, epochs, custom_callbacks):
+def check_arguments(learning_rate, epochs, custom_callbacks, no_augmentation_sources=None):
     """Raises a ValueError for arguments of `train` that would fail only after the work has begun."""
     check_learning_rate(learning_rate)
     if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer):
@@ -108,6 +117,9 @@ def check_arguments(learning_rate, epochs, custom_callbacks):
     if not is_list or wrong:
         raise ValueError("custom_callbacks must be a list of keras.callbacks.Callback objects; received "
                          f"{wrong[0] if wrong else custom_callbacks!r}")
+    if no_augmentation_sources is not None and not isinstance(no_augmentation_sources, Container):
+        raise ValueError("no_augmentation_sources must be a list of names of sources; received "
+                         f"{no_augmentation_sources!r}")
 
 
 def check_writable(model_dir):

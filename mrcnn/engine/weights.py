@@ -91,6 +91,12 @@ class _Slot:
         return tuple(self.array.shape) == tuple(self.variable.shape)
 
 
+def check_path(path: str | os.PathLike, name: str, may_be_empty: bool = False) -> None:
+    """Raises a ValueError, which calls the argument by its name, for what is no path at all."""
+    if not isinstance(path, (str, os.PathLike)) or (path == "" and not may_be_empty):
+        raise ValueError(f"{name} must be a path, a text or a pathlib.Path; received {path!r}")
+
+
 def save_weights(model: keras.Model, path: str | os.PathLike) -> None:
     """Saves all weights in the layout and order of the original, which can load the file.
 
@@ -133,8 +139,9 @@ def load_weights(model: keras.Model, path: str | os.PathLike, by_name: bool = Fa
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is foreign or damaged, of another backbone or number of classes, shapes differ, a value is
-            not finite, a part of the model would not be loaded, or `exclude` has a misspelt name.
+            not finite, a part of the model would not be loaded, `path` is none, or `exclude` has a misspelt name.
     """
+    check_path(path, "path")
     groups = {name: slots for name, slots in _groups(model).items() if slots}
     with read_file(path) as layers:
         layers = {name: arrays for name, arrays in layers.items() if arrays}
@@ -196,6 +203,7 @@ def speak_layout(model: keras.Model) -> keras.Model:
     keras_save, keras_load = model.save_weights, model.load_weights
 
     def save(filepath, overwrite=True, **kwargs):
+        check_path(filepath, "filepath")
         if os.fspath(filepath).endswith(".weights.h5"):
             return keras_save(filepath, overwrite=overwrite, **kwargs)
         if kwargs:
@@ -209,6 +217,7 @@ def speak_layout(model: keras.Model) -> keras.Model:
         return save_weights(model, filepath)
 
     def load(filepath, by_name=False, exclude=None, skip_mismatch=False, **kwargs):
+        check_path(filepath, "filepath")
         if os.fspath(filepath).endswith(".weights.h5"):
             return keras_load(filepath, skip_mismatch=skip_mismatch, **kwargs)
         return load_weights(model, filepath, by_name, exclude, skip_mismatch, **kwargs)
@@ -258,7 +267,10 @@ def _to_numpy(variable: keras.Variable) -> np.ndarray:
 
 
 def _resolve_exclude(exclude: str | Iterable[str] | None, known: list[str]) -> list[str]:
-    names = [exclude] if isinstance(exclude, str) else list(exclude or [])
+    names = [exclude] if isinstance(exclude, str) else exclude or []
+    names = list(names) if isinstance(names, Iterable) else [names]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f'exclude must be a list of layer names or "heads"; received {exclude!r}')
     if "heads" in names and "heads" not in known:
         names = [name for name in names if name != "heads"] + [head for head in HEADS if head in known]
     for name in names:

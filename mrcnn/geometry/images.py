@@ -1,5 +1,6 @@
 """Images: any kind of pixels to 0..255, four ways to resize, molding, and the meta data that travels along."""
 
+import numbers
 import random
 import warnings
 
@@ -29,7 +30,11 @@ def standardize_image(image, channels=3, where="image"):
     Raises:
         ValueError: no pixels, another number of dimensions or channels, values out of range, not a number.
     """
-    image = np.asarray(image)
+    try:
+        image = np.asarray(image)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{where}: an image must be an array [height, width, channels]; received a "
+                         f"{type(image).__name__} that is none ({error})") from error
     if image.ndim not in (2, 3) or image.size == 0:
         raise ValueError(f"{where}: an image must be [height, width, channels] with pixels; received {image.shape}")
     return _to_255(_to_channels(image, channels, where), where)
@@ -150,7 +155,7 @@ def scale_image(image, min_dim=None, max_dim=None, min_scale=None, mode="square"
         ValueError: as `resize_image`.
     """
     image = np.asarray(image)
-    _check_resize(image, min_dim, max_dim, mode)
+    _check_resize(image, min_dim, max_dim, min_scale, mode)
     scale = resize_scale(image.shape, min_dim, max_dim, min_scale, mode)
     if scale == 1:
         return image, scale
@@ -233,9 +238,12 @@ def resize_scale(image_shape, min_dim=None, max_dim=None, min_scale=None, mode="
     return scale
 
 
-def _check_resize(image, min_dim, max_dim, mode):
+def _check_resize(image, min_dim, max_dim, min_scale, mode):
     if mode not in RESIZE_MODES:
         raise ValueError(f"mode must be one of {', '.join(RESIZE_MODES)}; received {mode!r}")
+    for name, value in (("min_dim", min_dim), ("max_dim", max_dim), ("min_scale", min_scale)):
+        if value is not None and not (isinstance(value, numbers.Real) and value >= 0):
+            raise ValueError(f"{name} must be a number of 0 or more, or None; received {value!r}")
     if image.ndim != 3 or 0 in image.shape:
         raise ValueError(f"image must be [height, width, channels] with pixels; received shape {image.shape}")
     if mode == "square" and not max_dim:

@@ -7,17 +7,15 @@ meet bad luck; more are drawn anew. With MRCNN_CASES_REPORT the outcomes are wri
 
 import atexit
 import collections
-import datetime
 import faulthandler
-import json
 import os
-import subprocess
 import time
 import traceback
 import warnings
 from pathlib import Path
 
 import hypothesis
+import reliability
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = 500
@@ -86,23 +84,11 @@ def listing(folder):
     return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*"))
 
 
-def commit():
-    """The commit that is checked out, with a plus where files differ from it."""
-    def git(*arguments):
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
-    return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "mrcnn", "samples") else "")
-
-
 def write_report(path):
     """Writes what came of all cases so far."""
     kinds = {kind: {"cases": sum(counts.values()), **counts, "slowest_s": round(slowest[kind], 2)}
              for kind, counts in sorted(outcomes.items())}
-    report = {"commit": commit(), "date": f"{datetime.date.today():%Y-%m-%d}",
-              "cases": sum(kind["cases"] for kind in kinds.values()), "kinds": kinds}
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(report, indent=2) + "\n")
+    reliability.write(path, {"cases": sum(kind["cases"] for kind in kinds.values()), "kinds": kinds})
 
 
 if REPORT:

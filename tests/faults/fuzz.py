@@ -9,7 +9,6 @@ ask for as much as a damaged file announces, and must end in an error where it d
 """
 
 import argparse
-import datetime
 import json
 import os
 import random
@@ -182,17 +181,14 @@ def main():
     parser.add_argument("--report", help="file for the figures")
     parser.add_argument("--found", default="fuzz-found", help="folder for inputs that went wrong (default: fuzz-found)")
     args = parser.parse_args()
-    from faults.cases import commit
+    import reliability
 
     os.makedirs(args.found, exist_ok=True)
     figures = {reader: run(reader, args.seconds // len(READERS), os.path.abspath(args.found)) for reader in READERS}
-    report = {"commit": commit(), "date": f"{datetime.date.today():%Y-%m-%d}",
-              "cases": sum(figure["cases"] for figure in figures.values()), "readers": figures}
-    text = json.dumps(report, indent=2) + "\n"
-    print(text)
+    report = {"cases": sum(figure["cases"] for figure in figures.values()), "readers": figures}
+    print(json.dumps(report, indent=1))
     if args.report:
-        Path(args.report).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.report).write_text(text)
+        reliability.write(args.report, report)
     if not os.listdir(args.found):
         os.rmdir(args.found)
     sys.exit(any(figure["found"] or not figure["cases"] for figure in figures.values()))

@@ -43,18 +43,23 @@ def fit():
     return run
 
 
-def fill_disk_at(monkeypatch, place, name, code):
-    """From now on files of this name are written by half and refused, or refused when they are to reach the disk."""
+def fill_disk_at(monkeypatch, place, name, code, look=lambda: None):
+    """From now on files of this name are written by half and refused, or refused when they are to reach the disk.
+
+    `look` is called at that moment.
+    """
     write_bytes, fsync = pathlib.Path.write_bytes, os.fsync
 
     def half(path, content):
         if name not in path.name:
             return write_bytes(path, content)
         write_bytes(path, bytes(content)[: len(content) // 2])
+        look()
         raise OSError(code, os.strerror(code), str(path))
 
     def late(handle):
         if name in os.readlink(f"/proc/self/fd/{handle}"):
+            look()
             raise OSError(code, os.strerror(code))
         return fsync(handle)
 
@@ -64,21 +69,34 @@ def fill_disk_at(monkeypatch, place, name, code):
         monkeypatch.setattr(os, "fsync", late)
 
 
+@pytest.mark.parametrize("old", [None, b"an older file"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 @pytest.mark.parametrize("name", ["optimizer_0003", "mask_rcnn_tiny_0003"])
 @pytest.mark.parametrize("place", [
     "write", pytest.param("fsync", marks=pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")),
 ])  # fmt: skip
-def test_a_checkpoint_that_finds_no_room(fit, model_dir, monkeypatch, place, name, code):
-    fill_disk_at(monkeypatch, place, name, code)
+def test_a_checkpoint_that_finds_no_room(fit, model_dir, monkeypatch, place, name, code, old):
+    path, seen = pathlib.Path(model_dir, f"{name}.h5"), []
+    if old:
+        path.write_bytes(old)
+
+    def look():
+        seen.append(path.read_bytes() if path.exists() else None)
+
+    fill_disk_at(monkeypatch, place, name, code, look)
     says = rf"No room to save {name}\.h5 \(.*\): it needs [\d,]+ bytes, [\d,]+ are free"
     with pytest.raises(OSError, match=says) as no:
         fit(model_dir, 5)
     assert no.value.errno == code and no.value.filename == os.path.realpath(model_dir)
-    assert sorted(os.listdir(model_dir)) == [
-        "log.csv", "mask_rcnn_tiny_0001.h5", "mask_rcnn_tiny_0002.h5", "optimizer_0001.h5", "optimizer_0002.h5"]
-    for path in pathlib.Path(model_dir).glob("*.h5"):
-        assert h5py.is_hdf5(path) and (path.name.startswith("optimizer") or is_whole(path))
+    look()
+    assert seen == [old, old], "the good name has what it had, when the disk is full and afterwards"
+    whole = ["mask_rcnn_tiny_0001.h5", "mask_rcnn_tiny_0002.h5", "optimizer_0001.h5", "optimizer_0002.h5"]
+    found = os.listdir(model_dir)
+    assert set(whole) < set(found) and not [name for name in found if name.endswith(".tmp")]
+    assert old or sorted(found) == ["log.csv", *whole]
+    for name in whole:
+        written = pathlib.Path(model_dir, name)
+        assert h5py.is_hdf5(written) and (name.startswith("optimizer") or is_whole(written))
 
 
 def test_other_errors_of_a_write_stay_what_they_are(fit, model_dir, monkeypatch):

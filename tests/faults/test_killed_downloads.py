@@ -12,7 +12,7 @@ from http.server import ThreadingHTTPServer
 import killing
 import numpy as np
 import pytest
-from figures import record
+from reliability import keep_beside
 from test_downloads import Handler
 
 SIGNALS = signal.SIGKILL, signal.SIGTERM
@@ -122,4 +122,4 @@ def test_five_kills_of_a_download(server, tmp_path):
 @pytest.mark.long
 def test_many_kills_of_a_download(server, tmp_path):
     places = [place for seed in range(12) for place in kill_and_resume(server, tmp_path / str(seed), 5, seed)]
-    record("kills", download_and_unpacking={"kills": len(places), "downloads": 12, "places": Counter(places)})
+    keep_beside("kills", download_and_unpacking={"kills": len(places), "downloads": 12, "places": Counter(places)})

@@ -15,7 +15,7 @@ import h5py
 import killing
 import numpy as np
 import pytest
-from figures import record
+from reliability import keep_beside
 
 from mrcnn.engine.h5_layout import is_whole
 
@@ -181,7 +181,7 @@ def test_many_kills(tmp_path):
     compare_with_calm_run(tmp_path / "calm", chains)
     places = [place for chain in chains for place in chain.places]
     assert len(places) >= 30
-    record("kills", training={
+    keep_beside("kills", training={
         "kills": len(places), "most_epochs_lost": max(max(chain.lost) for chain in chains), "trainings": len(chains),
         "epochs": sum(chain.done for chain in chains), "same_files_as_a_calm_run": True, "places": Counter(places),
     })
