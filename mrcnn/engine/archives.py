@@ -76,7 +76,7 @@ def unpack(archive: str | os.PathLike, folder: str | os.PathLike, verbose: int =
     try:
         with zipfile.ZipFile(archive) as opened:
             wanted = [(member, folder / _safe_name(archive, member)) for member in opened.infolist()
-                      if not member.is_dir()]
+                      if not member.filename.endswith("/")]
             _check_names(archive, folder, [path for _, path in wanted])
             wanted = [(member, path) for member, path in wanted if not _is_there(path, member.file_size)]
             _check_links(archive, folder, {path.parent for _, path in wanted})

@@ -98,7 +98,7 @@ def _replace(file, path, make):
     """Puts something else in the place of a group or an array."""
     old = file[path]
     attributes = dict(old.attrs)
-    values = old[()] if isinstance(old, h5py.Dataset) else None
+    values = old[()] if isinstance(old, h5py.Dataset) and old.nbytes < 10**9 else None
     del file[path]
     make(file, path, values)
     if attributes and isinstance(file.get(path, getlink=True), h5py.HardLink):
