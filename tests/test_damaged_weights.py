@@ -36,3 +36,35 @@ def test_damage_that_shows_only_in_reading_leaves_the_model_alone(tmp_path, mode
     assert weights.is_whole(path)
     assert_untouched(model, lambda: load_weights(model, path),
                      match=rf"w\.h5 is damaged: the array '{name.split(':')[0]}' has changed since.*Fetch or save")
+
+
+def heap_of(path):
+    """(content of a file as bytearray, place of its heap, places of the heap's parts)."""
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"GCOL")
+    end, parts = at + int.from_bytes(raw[at + 8 : at + 16], "little"), [at + 16]
+    while raw[parts[-1]] or raw[parts[-1] + 1]:  # number 0 is the free space at the end
+        size = int.from_bytes(raw[parts[-1] + 8 : parts[-1] + 16], "little")
+        parts.append(parts[-1] + 16 + -(-size // 8) * 8)
+    assert len(parts) > 10 and parts[-1] + int.from_bytes(raw[parts[-1] + 8 : parts[-1] + 16], "little") == end
+    return raw, at, parts
+
+
+@pytest.mark.parametrize("damage", ["no bytes", "too many bytes", "a heap beyond the file"])
+def test_a_heap_in_which_hdf5_would_turn_in_circles_is_refused(tmp_path, model, run_python, damage):
+    """Names as texts of any length lie in a heap without checksum. In another process, which ends by itself."""
+    path = write_keras2(tmp_path / "w.h5", content(model), "str")
+    raw, at, parts = heap_of(path)
+    assert_reads = f"from mrcnn.engine.h5_layout import read_file\nwith read_file({str(path)!r}): print('read')"
+    assert "read" in run_python(assert_reads)
+    if damage == "no bytes":
+        raw[parts[5] : parts[5] + 16] = bytes(16)
+    elif damage == "too many bytes":
+        raw[parts[5] + 8 : parts[5] + 16] = (10**6).to_bytes(8, "little")
+    else:
+        raw[at + 8 : at + 16] = (10**9).to_bytes(8, "little")
+    path.write_bytes(raw)
+    code = ("import faulthandler\nfaulthandler.dump_traceback_later(60, exit=True)\n"
+            "from mrcnn.engine.h5_layout import read_file\n"
+            f"try:\n    with read_file({str(path)!r}): pass\nexcept ValueError as error: print(error)")
+    assert "w.h5 is damaged: the attribute" in run_python(code)

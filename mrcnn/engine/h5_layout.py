@@ -3,9 +3,12 @@
 import contextlib
 import difflib
 import errno
+import functools
 import io
 import math
+import mmap
 import os
+import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +24,7 @@ ATTRIBUTE_LIMIT = 64512
 _CHECKSUM = "crc32"
 _AGAIN = "Fetch or save it again."
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_HEAP = b"GCOL"
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive (a Keras 3 .keras file, an .npz or a PyTorch .pth file)",
     b"\x80\x02": "a pickle (a PyTorch or Detectron file)",
@@ -48,10 +52,7 @@ def load_names(group: h5py.Group, attribute: str) -> list[str] | None:
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:
-    header = group.attrs.get_id(attribute)
-    if math.prod(header.shape or ()) * header.dtype.itemsize > group.file.id.get_filesize():
-        raise TypeError(f"the attribute {attribute} of {group.name} would be larger than the file")
-    value = group.attrs[attribute]
+    value = _read_attribute(group, attribute)
     values = value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else None
     if values is None or not all(isinstance(name, bytes | str) for name in values):
         raise TypeError(f"the attribute {attribute} of {group.name} is no list of names")
@@ -63,6 +64,46 @@ def _names(group: h5py.Group, attribute: str) -> list[str]:
     if any("\0" in name for name in names):
         raise TypeError(f"the attribute {attribute} of {group.name} has a name with a zero byte")
     return names
+
+
+def _read_attribute(item: h5py.Group | h5py.Dataset, name: str) -> object:
+    """The value of an attribute; a TypeError if HDF5 would ask for too much memory, or never come back."""
+    header = item.attrs.get_id(name)
+    if math.prod(header.shape or ()) * header.dtype.itemsize > item.file.id.get_filesize():
+        raise TypeError(f"the attribute {name} of {item.name} would be larger than the file")
+    # Texts of any length lie in heaps. HDF5 goes round in circles in one that says of a part that it has no bytes.
+    opened = h5py.h5o.get_info(item.id).fileno
+    if header.dtype.hasobject and not _has_whole_heaps(item.file.filename, opened):
+        raise TypeError(f"the attribute {name} of {item.name} lies in a heap that is damaged")
+    return item.attrs[name]
+
+
+@functools.lru_cache(maxsize=4)
+def _has_whole_heaps(path: str, opened: int) -> bool:
+    """Whether all global heaps of a file can be walked through; `opened` is HDF5's own number of the open file."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        at = content.find(_HEAP)
+        while at >= 0:
+            if not _is_whole_heap(content, at):
+                return False
+            at = content.find(_HEAP, at + len(_HEAP))
+    return True
+
+
+def _is_whole_heap(content: mmap.mmap, at: int) -> bool:
+    """Whether the parts of a heap follow each other to its end (HDF5 File Format Specification 3.0, III.E)."""
+    head = struct.Struct("<HHIQ")  # number, references, nothing, bytes; number 0 is free space, with these 16 bytes
+    if at + 16 > len(content):
+        return False
+    end = at + int.from_bytes(content[at + 8 : at + 16], "little")
+    at += 16
+    while at + head.size <= end <= len(content):
+        number, _, _, size = head.unpack_from(content, at)
+        step = size if number == 0 else head.size + -(-size // 8) * 8
+        if step < head.size:
+            return False
+        at += step
+    return at <= end <= len(content)
 
 
 def find(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
@@ -232,7 +273,7 @@ def read_array(path: str | os.PathLike, name: str, array: h5py.Dataset) -> np.nd
     """
     try:
         values = array[()]
-        expected = array.attrs.get(_CHECKSUM)
+        expected = _read_attribute(array, _CHECKSUM) if _CHECKSUM in array.attrs else None
     except (OSError, RuntimeError, TypeError) as error:
         raise ValueError(f"{path} is damaged: the array {name!r} cannot be read ({error}). {_AGAIN}") from error
     if expected is not None and not np.array_equal(expected, _checksum(values)):
