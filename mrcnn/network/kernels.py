@@ -20,7 +20,7 @@ if BACKEND == "tensorflow":
 elif BACKEND == "jax":
     import jax
 
-_FEW = 8  # a gradient is computed place by place where less than one of so many places has any
+_FEW = 3  # a gradient is computed place by place where at most one of so many places has any; it wins below a half
 _TILE = 256  # boxes that are compared with each other at once
 _FOR_XLA = contextvars.ContextVar("for_xla", default=BACKEND == "jax")
 
