@@ -141,6 +141,11 @@ def test_listed_but_missing_arrays_are_noticed(tmp_path):
         file["conv1"].attrs["weight_names"] = [b"conv1/bias:0"]
         file["conv1"].create_dataset("conv1/bias:0", (1000,), "float32")
     assert not is_whole(path)
+    with h5py.File(path, "a") as file:
+        del file["conv1/conv1/bias:0"]
+        file["conv1/conv1/bias:0"] = h5py.Empty("float32")  # an array that has no shape
+    with pytest.raises(ValueError, match="not whole: it lists the array 'conv1/bias:0'"):
+        read(path)
 
 
 def test_array_of_text_is_refused(tmp_path):

@@ -234,7 +234,9 @@ def check_array(path: str | os.PathLike, name: str, array: object) -> None:
         raise ValueError(f"{path}: the numbers of the array {name!r} lie in another file, which is not opened. Save "
                          "the weights as one file.")
     # Space is given to an array when it is first written: one without space was cut short by the end of its writer.
-    if not isinstance(array, h5py.Dataset) or (array.size and not (array.id.get_storage_size() and _has_chunks(array))):
+    # An array of no shape at all (HDF5's null dataspace) holds nothing either.
+    is_array = isinstance(array, h5py.Dataset) and array.shape is not None
+    if not is_array or (array.size and not (array.id.get_storage_size() and _has_chunks(array))):
         raise ValueError(f"{path} is not whole: it lists the array {name!r}, which is missing. {_AGAIN}")
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{path}: the array {name!r} holds {array.dtype}, not numbers.")
