@@ -15,7 +15,7 @@ import scripts
 from mrcnn.engine.weights import save_weights
 
 common = scripts.load_benchmark("common")
-PROGRAMS = ("operations", "detect", "training", "data", "startup", "memory", "agreement")
+PROGRAMS = ("operations", "detect", "training", "data", "startup", "memory", "agreement", "functions")
 SMALL = ["--network", "small", "--size", "128", "--runs", "1"]
 
 
@@ -51,6 +51,21 @@ def test_operations_of_a_detection(measured, network, wanted):
     assert row["gflop"] == pytest.approx(wanted, rel=0.02) and f"{row['gflop']:.0f}" in printed
     parts = {"pyramid": 59, "proposals": 104, "box head": 14, "mask head": 53}
     assert {part: row["multiply_adds"][part] / 1e9 for part in parts} == pytest.approx(parts, rel=0.03)
+
+
+def test_functions_around_the_network(measured, programs, monkeypatch, capsys):
+    printed, figures = measured("functions", "--objects", "3", "--size", "128", "--runs", "1")
+    assert [row["what"] for row in figures["cases"]] == [
+        "targets of the RPN", "boxes of masks", "mini masks", "masks pasted into 3000 x 2000"]
+    for row in figures["cases"]:
+        check_summary(row["seconds"])
+        check_summary(row["plain_seconds"])
+        assert row["times"] > 0 and f"{row['what']} " in printed
+    monkeypatch.setattr(programs["functions"], "plain_boxes", lambda masks, right=programs["functions"].plain_boxes:
+                        right(masks) + (np.arange(masks.shape[-1]) == 2)[:, None])
+    with pytest.raises(SystemExit) as error:
+        programs["functions"].main(["--objects", "3", "--size", "128", "--runs", "1"])
+    assert error.value.code == 1 and "the plain form comes to another result" in capsys.readouterr().err
 
 
 def test_operations_of_layers():
@@ -303,8 +318,8 @@ def test_masks_that_need_a_package(programs, program, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(SystemExit):
         programs[program].main(["--masks", "rle"])
-    assert '--masks rle: COCO\'s measures and masks need pycocotools: pip install "mask-rcnn[coco]"' in " ".join(
-        capsys.readouterr().err.split())  # fmt: skip
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--masks rle: COCO's measures and masks need pycocotools: pip install pycocotools" in said
 
 
 def test_a_wrong_number_of_instances_is_an_error():
