@@ -248,3 +248,25 @@ def test_killed_while_saving_leaves_a_whole_file(tmp_path):
         values = [array for arrays in read(path).values() for array in arrays.values()]
         assert len(values) == 12 and len(np.unique(values)) == 1
     assert len(list(tmp_path.iterdir())) <= 2       # what the killed ones left is overwritten, not heaped up
+
+
+def test_a_number_type_that_nothing_can_hold_is_damage(tmp_path):
+    """h5py raises a ValueError of its own, which does not say of which file."""
+    strange = h5py.h5t.IEEE_F32LE.copy()
+    strange.set_size(32)
+    strange.set_precision(255)
+    strange.set_fields(254, 23, 200, 0, 23)
+    for place in ("an array", "a list of names"):
+        path = write_keras2(tmp_path / "w.h5", SAVED)
+        with h5py.File(path, "a") as file:
+            space = h5py.h5s.create_simple((1,))
+            if place == "an array":
+                del file["conv1/conv1/bias:0"]
+                at_once = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+                at_once.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+                h5py.h5d.create(file["conv1/conv1"].id, b"bias:0", strange, space, at_once)
+            else:
+                del file["conv1"].attrs["weight_names"]
+                h5py.h5a.create(file["conv1"].id, b"weight_names", strange, space)
+        with pytest.raises(ValueError, match=r"w\.h5 is damaged: "):
+            read(path)

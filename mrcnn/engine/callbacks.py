@@ -22,7 +22,7 @@ from mrcnn.distribution.parallel import inner
 from mrcnn.engine.checkpoints import save_optimizer, training_stage
 from mrcnn.engine.weights import save_weights
 
-_PER_ARRAY = 1500  # bytes that HDF5 adds: names, and where what lies
+_PER_ARRAY = 500  # bytes that HDF5 adds: names, and where what lies
 
 
 def optimizer_path(checkpoint):

@@ -194,7 +194,9 @@ def read_file(path: str | os.PathLike) -> Iterator[dict[str, dict[str, h5py.Data
     with open_hdf5(path) as file:
         try:
             layers = _read_layers(path, file)
-        except (OSError, KeyError, RuntimeError, TypeError) as error:
+        except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, ValueError) and str(path) in str(error):
+                raise  # of ours; h5py's own, of a number type that nothing can hold, say not which file it is
             raise ValueError(f"{path} is damaged: {error}. {_AGAIN}") from error
         yield layers
 
@@ -276,7 +278,7 @@ def read_array(path: str | os.PathLike, name: str, array: h5py.Dataset) -> np.nd
     try:
         values = array[()]
         expected = _read_attribute(array, _CHECKSUM) if _CHECKSUM in array.attrs else None
-    except (OSError, RuntimeError, TypeError) as error:
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: the array {name!r} cannot be read ({error}). {_AGAIN}") from error
     if expected is not None and not np.array_equal(expected, _checksum(values)):
         raise ValueError(f"{path} is damaged: the array {name!r} has changed since it was saved. {_AGAIN}")

@@ -142,7 +142,7 @@ AIMS = {
     "after the weights got their name": _before(os, "replace", 3, after=True),
     "synchronising the log": _before(os, "fsync", 1),
     "synchronising the folder of the weights": _before(os, "fsync", 6),
-    "an array of the optimizer": _before(h5py.Group, "__setitem__", 5),
+    "an array of the optimizer": _before(h5py.Group, "create_dataset", 5),
     "an array of the weights": _before(h5py.Group, "create_dataset", 90),
     "between the log and the optimizer": _before(callbacks, "save_optimizer"),
 }

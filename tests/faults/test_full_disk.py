@@ -255,7 +255,7 @@ def train_until_full(folder):
 
 @pytest.mark.long
 def test_a_training_until_the_disk_is_full_and_on(on_small_disk):
-    (full, after), text = on_small_disk("train_until_full", 1_400_000)
+    (full, after), text = on_small_disk("train_until_full", 1_000_000)
     message, epoch, names, whole = full
     assert 2 <= epoch <= 4 and whole == epoch and not [name for name in names if name.endswith(".tmp")]
     expected = int(re.search(r"Room for (\d+) of 20 checkpoints", text).group(1))
