@@ -172,6 +172,7 @@ def rle(counts):
         (annotation("4"), "annotation 1 of the list has the id '4'"),
         (annotation(4, iscrowd="0"), "has iscrowd '0'; it must be 0 or 1"),
         (annotation(4, area="12"), "has the area '12', which is no number"),
+        (annotation(4, area=10**400), "has the area 1000"),
         (annotation(4, bbox=[1, 2, 3]), r"has the bbox \[1, 2, 3\], which must be four numbers"),
         (annotation(4, bbox=[1, 2, 3, None]), "which must be four numbers"),
         (annotation(4, segmentation=([1, 1, 5, 5, 9, 10**400],)), "something that is no number"),

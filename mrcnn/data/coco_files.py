@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import sys
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -205,7 +206,7 @@ def _problem(annotation, images, categories):
 
 
 def _is_number(value):
-    return type(value) in (int, float) and abs(value) < math.inf
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # JSON knows larger ones
 
 
 def _covered(counts):

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import tempfile
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def check_coco(dataset, loaded, document=None, truth=()):
     for info, (masks, _) in zip(dataset.image_info, loaded, strict=True):
         assert masks.any(axis=(0, 1)).all() and masks.shape[2] <= len(info["annotations"])
         for annotation in info["annotations"]:
-            assert np.isfinite(annotation["area"]) and np.isfinite(annotation["bbox"]).all()
+            assert all(map(math.isfinite, [annotation["area"], *annotation["bbox"]]))
             assert annotation["iscrowd"] in (0, 1)
             number, image = annotation["id"], images.get(info["id"], {})
             same_size = (image.get("width"), image.get("height")) == (info["width"], info["height"])

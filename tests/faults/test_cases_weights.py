@@ -1,5 +1,6 @@
 """Weights files that are damaged, or of other layouts: they load as what was saved, or not at all."""
 
+import contextlib
 import pickle
 import tempfile
 import zipfile
@@ -98,7 +99,10 @@ def _replace(file, path, make):
     """Puts something else in the place of a group or an array."""
     old = file[path]
     attributes = dict(old.attrs)
-    values = old[()] if isinstance(old, h5py.Dataset) and old.nbytes < 10**9 else None
+    values = None
+    if isinstance(old, h5py.Dataset) and old.nbytes < 10**9:
+        with contextlib.suppress(OSError):  # of what an earlier change made of it
+            values = old[()]
     del file[path]
     make(file, path, values)
     if attributes and isinstance(file.get(path, getlink=True), h5py.HardLink):
