@@ -1,5 +1,8 @@
 """Weights files with damage that shows late: the error comes before the first variable has changed."""
 
+import base64
+import zlib
+
 import numpy as np
 import pytest
 from test_weights import assert_untouched
@@ -68,3 +71,22 @@ def test_a_heap_in_which_hdf5_would_turn_in_circles_is_refused(tmp_path, model, 
             "from mrcnn.engine.h5_layout import read_file\n"
             f"try:\n    with read_file({str(path)!r}): pass\nexcept ValueError as error: print(error)")
     assert "w.h5 is damaged: the attribute" in run_python(code)
+
+
+# A weights file of 10,896 bytes that fuzzing changed: its list of names became a list of lists, which HDF5 crashed on.
+CRASHED = (
+    'c-rlnyG{Z@6ozLOHf{_=NKCk>ff8-h)<%q?TNp8FL5HXtA>opU@lt7t9d<S*mOg@yVCO6NCb+vZ<Ib#H6gAQCe+fCv%wcAkIr%sH!;QJ'
+    'N9v)AQ69>Z}K@uS{9Zq{rZHw`J9x0D49v?N)Pu;ON?~n5N{ds#kxtx>T@gdfE)mbzM7)8w7%C-{=ye;bKSyS_BjU%gCJhv*x<<q8Am)R'
+    'lLr6i!#Z-m!xW{kBj$mi<!E{Xa@{d)B)RJNt7d54Yq*`idp<~P^f-O8^y3M}d_9Z>b!<n6MKGwO%9Z~6Bt#7~sk?<Q@PsFp6RlVZJ8vz'
+    'l&yLT6_kdEaw(5|mQq97NP5k)VC_=XFZepI-Ob@(i!DRQK<-v6|ncQb8)$VRPTUy?L>Fh0KQJI-NhLl$uKm@_bJds1*PJ00000007{xG'
+    '03+h85ZDMjwZc)%WP83`)%Lyf&1-ZeqnT_lQ^S(2p`bDU!HFnc703si-~7kCg|6E%a9}zn%l3lF)H%n%ICR_D#f^)8cnB2kX<Q>86<Ya'
+    '$8~#hXI#@X%9djD1*o0qU4caFU+Jtl3!R0|e$?4VpKmW5_n*>PLavv+7XSbN07e1-bJnx(Icw1W2SE3IEKFlhhT#pK=9v@'
+)
+
+
+def test_a_file_that_crashed_hdf5_is_refused(tmp_path, run_python):
+    path = tmp_path / "w.h5"
+    path.write_bytes(zlib.decompress(base64.b85decode(CRASHED)))
+    code = ("from mrcnn.engine.h5_layout import read_file\n"
+            f"try:\n    with read_file({str(path)!r}): pass\nexcept ValueError as error: print(error)")
+    assert "w.h5 is damaged: the attribute layer_names of /model_weights is neither texts nor numbers" in run_python(code)

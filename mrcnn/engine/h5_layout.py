@@ -67,11 +67,14 @@ def _names(group: h5py.Group, attribute: str) -> list[str]:
 
 
 def _read_attribute(item: h5py.Group | h5py.Dataset, name: str) -> object:
-    """The value of an attribute; a TypeError if HDF5 would ask for too much memory, or never come back."""
+    """The value of an attribute; a TypeError if HDF5 would ask for too much memory, crash, or never come back."""
     header = item.attrs.get_id(name)
     if math.prod(header.shape or ()) * header.dtype.itemsize > item.file.id.get_filesize():
         raise TypeError(f"the attribute {name} of {item.name} would be larger than the file")
     # Texts of any length lie in heaps. HDF5 goes round in circles in one that says of a part that it has no bytes.
+    # Of other things in a heap than texts it reads as many bytes as the attribute says, whatever the heap has.
+    if header.dtype.hasobject and h5py.check_string_dtype(header.dtype) is None:
+        raise TypeError(f"the attribute {name} of {item.name} is neither texts nor numbers")
     opened = h5py.h5o.get_info(item.id).fileno
     if header.dtype.hasobject and not _has_whole_heaps(item.file.filename, opened):
         raise TypeError(f"the attribute {name} of {item.name} lies in a heap that is damaged")
