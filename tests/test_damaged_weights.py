@@ -89,4 +89,5 @@ def test_a_file_that_crashed_hdf5_is_refused(tmp_path, run_python):
     path.write_bytes(zlib.decompress(base64.b85decode(CRASHED)))
     code = ("from mrcnn.engine.h5_layout import read_file\n"
             f"try:\n    with read_file({str(path)!r}): pass\nexcept ValueError as error: print(error)")
-    assert "w.h5 is damaged: the attribute layer_names of /model_weights is neither texts nor numbers" in run_python(code)
+    said = run_python(code)
+    assert "w.h5 is damaged: the attribute layer_names of /model_weights is neither texts nor numbers" in said
