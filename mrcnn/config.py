@@ -1,4 +1,7 @@
-"""The settings of a model, its training and its data."""
+"""The settings of a model, its training and its data.
+
+The file is long because a setting's meaning stands beside its default; below them is what checks and prints them.
+"""
 
 import copy
 import difflib
