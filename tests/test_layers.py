@@ -24,6 +24,20 @@ def test_layers_work_on_every_roi_alone(kind, settings, side):
     assert [w.name for w in layer.weights] == ["kernel", "bias"]
 
 
+@pytest.mark.parametrize("side", [1, 7])
+def test_a_convolution_as_large_as_the_roi_gives_the_numbers_of_a_convolution(side):
+    rng = np.random.default_rng(side)
+    x = rng.normal(size=(2, 3, side, side, 4)).astype("float32")
+    layer = ROIConv2D(5, (side, side), padding="valid", bias_initializer="normal")
+    out = np.asarray(keras.ops.convert_to_numpy(layer(x)))
+    plain = keras.layers.Conv2D(5, (side, side), padding="valid")
+    plain.build((None, side, side, 4))
+    plain.set_weights(layer.get_weights())
+    expected = np.asarray(keras.ops.convert_to_numpy(plain(x.reshape(-1, side, side, 4))))
+    np.testing.assert_allclose(out, expected.reshape(2, 3, 1, 1, 5), atol=1e-5)
+    assert out.shape == tuple(layer.compute_output_shape(x.shape))
+
+
 def normalizing_model(flag, layer=BatchNorm):
     """input -> batch norm called with `training=flag`, in a model that trains nothing else."""
     inputs = keras.Input((4, 4, 3))
