@@ -135,6 +135,10 @@ def check_writable(model_dir):
 class SGD(keras.optimizers.SGD):
     """Keras' own, which on TensorFlow passes over each weight, its gradient and its momentum once."""
 
+    def _clip_gradients(self, grads):
+        clipped = kernels.clip_together(grads, self.global_clipnorm) if self.global_clipnorm else None
+        return super()._clip_gradients(grads) if clipped is None else clipped
+
     def update_step(self, gradient, variable, learning_rate):
         if self.momentums and not self.nesterov:
             velocity = self.momentums[self._get_variable_index(variable)]

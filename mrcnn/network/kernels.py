@@ -243,6 +243,11 @@ def mean_square(x):
     return tf.nn.l2_loss(x) * (2 / max(x.shape.num_elements(), 1))
 
 
+def clip_together(gradients, most):
+    """Gradients, scaled so that the norm of all together is `most` at the most; None where there is no kernel."""
+    return tf.clip_by_global_norm(gradients, most)[0] if BACKEND == "tensorflow" else None
+
+
 def momentum_step(variable, velocity, gradient, rate, momentum):
     """velocity = momentum * velocity - rate * gradient, then variable += velocity: in one pass, where that can be.
 
