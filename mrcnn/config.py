@@ -49,13 +49,13 @@ class Config:
     GRADIENT_ACCUMULATION = 1
     # Validation batches after each epoch, always the same ones. More are steadier and take longer.
     VALIDATION_STEPS = 50
-    # Threads that prepare batches while the model trains. 0 and, as Keras has it, 1 are none of the data's own: batches
-    # are made where they are asked for, which is the training loop (on TensorFlow a thread of tf.data).
+    # Threads that prepare batches while the model trains. With 0 and, as Keras has it, 1 each batch is made when it is
+    # asked for: by the training loop, on TensorFlow by a thread of tf.data.
     DATA_WORKERS = 2
     # Batches that may wait, ready, in memory.
     DATA_QUEUE = 8
     # Seconds that a batch may take to make; a training whose data hangs then ends, with the image's name. 0 waits for
-    # ever.
+    # ever. (A debugger sees the first batch in the main thread if this and DATA_WORKERS are 0.)
     DATA_TIMEOUT = 600.0
     # Mebibytes of memory for images and masks that need not be read and scaled again in the next epoch; 0 keeps none.
     DATA_CACHE = 512

@@ -137,9 +137,8 @@ class Batches(keras.utils.PyDataset):
         queue: int, largest number of batches made in advance.
         share: (index, count): of `count` processes that train together, each on `batch_size` images of every batch,
             this is number `index`.
-        timeout: float, seconds after which a batch that is not ready raises a TimeoutError; 0 waits for ever. Batches
-            are made in threads of their own then, unless there are no `workers` and the main thread asks for another
-            than the first (`check_first_batch`).
+        timeout: float, seconds after which a batch that is not ready raises a TimeoutError; 0 waits for ever. Each
+            batch is made in a thread of its own, but with 0.
 
     Attributes:
         batch_size: images of a batch, those of all processes.
@@ -210,9 +209,7 @@ class Batches(keras.utils.PyDataset):
 
         Nothing ends a thread that hangs, so the work is done in one that nobody has to wait for.
         """
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        # Of a training without workers only the first batch gets a thread, so that a debugger can reach the others.
-        if not self.timeout or (self.workers <= 1 and in_main_thread and not strict):
+        if not self.timeout:
             return self._made(k, strict)
         answer = []
 

@@ -4,14 +4,13 @@ import re
 import threading
 import time
 
-import keras
 import numpy as np
 import pytest
 import tiny
 from tiny import Squares, config
 
 from mrcnn import model as modellib
-from mrcnn.data.loader import DataGenerator, TrainingStream
+from mrcnn.data.loader import TrainingStream
 
 SECONDS = 2.0  # long for a batch of the tiny network
 
@@ -70,11 +69,23 @@ def test_the_first_batch_may_hang_too(hang, workers):
 
 
 def test_where_a_debugger_looks_there_is_no_other_thread():
-    for settings in ({"DATA_WORKERS": 0}, {"DATA_TIMEOUT": 0}):
-        threads = []
-        data = Faulty(8, 0, lambda found=threads: found.append(threading.current_thread()))
-        DataGenerator(data, config(**settings), shuffle=False)[0]
-        assert threads == [threading.main_thread()]
+    threads = []
+    data = Faulty(8, 0, lambda: threads.append(threading.current_thread()))
+    TrainingStream(data, config(DATA_WORKERS=0, DATA_TIMEOUT=0), shuffle=False).check_first_batch()
+    assert threads == [threading.main_thread()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_what_keras_asks_for_before_the_first_step_may_hang(model_dir, hang, part, workers):
+    """It looks at two batches to learn their shapes, in the main thread."""
+    settings = config(DATA_TIMEOUT=SECONDS, DATA_WORKERS=workers, VALIDATION_STEPS=2, SEED=5)
+    second = int(TrainingStream(Squares(8), settings)[1][0][1][0, 0]) if part == "training" else 3
+    faulty = Faulty(8, second, hang)
+    data = {"training": Squares(8), "validation": Squares(8), part: faulty}
+    with pytest.raises(TimeoutError, match=rf"image {second} of source 'squares'.*not loaded in DATA_TIMEOUT = 2\.0 s"):
+        modellib.MaskRCNN("training", settings, model_dir).train(data["training"], data["validation"], 0.01, 1, "heads")
 
 
 def test_time_in_which_the_process_was_stopped_does_not_count(monkeypatch):
@@ -144,8 +155,6 @@ def leave():
     pytest.param(2, leave, RuntimeError, r"the data set raised SystemExit: 3", marks=pytest.mark.long),
 ])  # fmt: skip
 def test_a_training_ends_with_what_the_loader_says(model_dir, hang, workers, fault, error, says):
-    if workers == 0 and keras.backend.backend() != "tensorflow":
-        pytest.skip("the training loop makes the batches itself: Ctrl-C ends it")
     settings = config(DATA_TIMEOUT=SECONDS, DATA_WORKERS=workers, STEPS_PER_EPOCH=20, DATA_QUEUE=2, SEED=5)
     late = int(TrainingStream(Squares(40), settings)[8][0][1][0, 0])
     data = Faulty(40, late, hang if fault == "hang" else fault)
