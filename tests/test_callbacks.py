@@ -147,8 +147,9 @@ def test_a_table_that_keras_began_goes_on(model, model_dir):
 
 @pytest.mark.parametrize("content", [
     b"\0" * 40, b"epoch;loss\r\n0;1\r\n", "epoch,loss\r\n0,1\r\n".encode("utf-16"), b"loss\n1\n", b"\x80epoch\n",
-    b'epoch,loss\n0,"' + b"x" * 200_000,
-], ids=["zeros", "semicolons", "utf-16", "another", "no text", "an open quote"])  # fmt: skip
+    b'epoch,loss\n0,"' + b"x" * 200_000, b'epoch,loss\n0,"1\n1,2\n', b"epoch,loss\r\n0,1,5\r\n",
+], ids=["zeros", "semicolons", "utf-16", "another", "no text", "a huge cell", "an open quote",
+        "decimal commas"])  # fmt: skip
 def test_a_table_that_cannot_be_read_is_put_aside(model_dir, content, capsys):
     path = os.path.join(model_dir, "log.csv")
     for aside in ("log.csv.unreadable", "log.csv.unreadable1"):

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mrcnn"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each may import from those before it, and rooms from themselves.
-ROOMS = ["geometry", "drawing", "data", "network", "distribution", "engine"]
+ROOMS = ["geometry", "data", "drawing", "network", "distribution", "engine"]
 PUBLIC = ["utils", "config", "model", "visualize", "parallel_model", "__main__"]
 FRAMEWORKS = {"tensorflow", "jax", "torch"}
 MAY_IMPORT_FRAMEWORKS = {

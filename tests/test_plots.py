@@ -117,6 +117,12 @@ def test_losses_over_epochs(tmp_path):
         assert total.lines[1].get_xydata().tolist() == [[2, 2.5]], "the last values of an epoch that was run again"
         assert [len(ax.lines) for ax in figure.axes] == [2, 1]
         assert {(ax.get_xlabel(), ax.get_ylabel()) for ax in figure.axes} == {("epoch", "loss")}
+    (tmp_path / "utf16.csv").write_text("epoch,loss\n0,1\n", encoding="utf-16")
+    with pytest.raises(ValueError, match="utf16.csv is no table of comma-separated values"):
+        visualize.plot_losses(tmp_path / "utf16.csv")
+    (tmp_path / "commas.csv").write_text("epoch,loss\n0,1,5\n")
+    with pytest.raises(ValueError, match="commas.csv: line 2 has more cells than the 2 columns"):
+        visualize.plot_losses(tmp_path / "commas.csv")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="no log of a training"):
         visualize.plot_losses(tmp_path / "other.csv")

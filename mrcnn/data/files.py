@@ -1,6 +1,7 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and the reading of tables."""
 
 import contextlib
+import csv
 import errno
 import os
 import shutil
@@ -29,6 +30,25 @@ def kind_of_no_file(path: str | os.PathLike) -> str | None:
     if not os.path.exists(path) or os.path.isfile(path):
         return None
     return "a folder" if os.path.isdir(path) else "a pipe or a device"
+
+
+def read_table(path: str | os.PathLike) -> tuple[list[str], list[dict[str, str]]]:
+    """The column names of a CSV file and its lines as dicts; a line that ends early has NA in the columns it lacks.
+
+    Raises:
+        ValueError: it is no text of UTF-8, a quote is open, or a line has more cells than there are columns.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets put a byte order mark first
+            reader = csv.DictReader(file, restval="NA", strict=True)
+            rows, columns = list(reader), list(reader.fieldnames or ())
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{os.fspath(path)} is no table of comma-separated values: {error}") from error
+    long = next((number for number, row in enumerate(rows, start=2) if None in row), None)
+    if long:
+        raise ValueError(f"{os.fspath(path)}: line {long} has more cells than the {len(columns)} columns. Does it have "
+                         "decimal commas?")
+    return columns, rows
 
 
 def write_whole(path: str | os.PathLike, content: bytes | memoryview) -> None:

@@ -1,12 +1,12 @@
 """Plots of how well a model does: overlaps and precision of an image and of a data set, confusions, losses."""
 
-import csv as csv_files
 import math
 import os
 from pathlib import Path
 
 import numpy as np
 
+from mrcnn.data.files import read_table
 from mrcnn.drawing.axes import finish, make_axes, say
 from mrcnn.drawing.colors import CURVES, PREDICTION
 from mrcnn.drawing.instances import class_name
@@ -338,19 +338,17 @@ def _read_losses(path):
     path = path / "log.csv" if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {os.fspath(path)!r}: training writes log.csv after its first epoch")
-    with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets put a byte order mark first
-        reader = csv_files.DictReader(file, restval="NA")
-        if not {"epoch", "loss"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{path} is no log of a training: it lacks the columns epoch and loss, and has "
-                             f"{reader.fieldnames}")  # fmt: skip
-        try:
-            rows = {int(float(row["epoch"])): row for row in reader}
-        except ValueError as error:
-            raise ValueError(f"{path}: an epoch is no number ({error})") from error
+    columns, lines = read_table(path)
+    if not {"epoch", "loss"} <= set(columns):
+        raise ValueError(f"{path} is no log of a training: it lacks the columns epoch and loss, and has {columns}")
+    try:
+        rows = {int(float(row["epoch"])): row for row in lines}
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{path}: an epoch is no number ({error})") from error
     if not rows:
         raise ValueError(f"{path} has no epoch yet")
     epochs = sorted(rows)
-    names = [name for name in reader.fieldnames if name.removeprefix("val_") in LOSSES]
+    names = [name for name in columns if name.removeprefix("val_") in LOSSES]
     return np.array(epochs) + 1, {name: np.array([_number(rows[n][name]) for n in epochs]) for name in names}
 
 

@@ -17,7 +17,7 @@ import time
 import keras
 import numpy as np
 
-from mrcnn.data.files import write_whole
+from mrcnn.data.files import read_table, write_whole
 from mrcnn.distribution.parallel import inner
 from mrcnn.engine.checkpoints import save_optimizer, training_stage
 from mrcnn.engine.weights import save_weights
@@ -226,7 +226,7 @@ class Table(keras.callbacks.Callback):
             place = places.get(row["epoch"], len(rows))
             rows[place : place + 1] = [row]
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, columns, restval="NA", extrasaction="ignore")
+        writer = csv.DictWriter(text, columns, restval="NA")
         writer.writeheader()
         writer.writerows(rows)
         return text.getvalue()
@@ -236,17 +236,15 @@ class Table(keras.callbacks.Callback):
         if not os.path.exists(self.path):
             return [], []
         try:
-            with open(self.path, newline="", encoding="utf-8-sig") as file:  # spreadsheets put a byte order mark first
-                reader = csv.DictReader(file, restval="NA")
-                rows, columns = list(reader), reader.fieldnames or []
+            columns, rows = read_table(self.path)
             if columns and "epoch" not in columns:
-                raise ValueError("no column is named epoch")
+                raise ValueError(f"{self.path} has no column epoch")
             return columns, rows
-        except (ValueError, csv.Error) as error:
+        except ValueError as error:
             names = (f"{self.path}.unreadable{number or ''}" for number in itertools.count())
             aside = next(name for name in names if not os.path.exists(name))
             os.replace(self.path, aside)
-            print(f"{self.path} cannot be read ({error}): it is now {aside}, and a new one is begun", flush=True)
+            print(f"{error}: it is now {aside}, and a new one is begun", flush=True)
             return [], []
 
 
