@@ -90,6 +90,7 @@ def make_objects(count, size):
 def tasks(objects, size):
     """{what: (function of this package, plain function, whether two results are the same)}."""
     from mrcnn import model as modellib
+    from mrcnn.engine import inference
 
     masks = make_objects(objects, size)
     boxes, class_ids = plain_boxes(masks), np.ones(objects, int)
@@ -103,17 +104,14 @@ def tasks(objects, size):
     detections[:, :4] = utils.norm_boxes(pasted_at, LARGE)
     detections[:, 4:] = 1
     planes = np.random.default_rng(1).random((objects, 28, 28), np.float32)
-    unmolder = object.__new__(modellib.MaskRCNN)  # pasting needs no network
-    unmolder.config = config
 
     def targets():
         match, deltas = modellib.build_rpn_targets(config.IMAGE_SHAPE, anchors, class_ids, boxes, config)
         return match, deltas[: (match == 1).sum()]
 
     def pasted():
-        by_class = np.stack([planes, planes], axis=-1)
         shape = (*LARGE, 3)
-        return unmolder.unmold_detections(detections, by_class, shape, shape, np.array([0, 0, *LARGE]))[3]
+        return inference.unmold_detections(detections, planes, shape, shape, np.array([0, 0, *LARGE]))[3]
 
     def same_targets(ours, plain):
         return np.array_equal(ours[0], plain[0]) and np.allclose(ours[1], plain[1], atol=1e-5)
@@ -130,24 +128,24 @@ def tasks(objects, size):
     }
 
 
-def run(objects, size, runs):
+def run(args):
     """All figures, as `--json` writes them.
 
     Raises:
         common.NotComparable: a function and its plain form come to different results.
     """
     rows = []
-    for count in objects:
-        for what, (ours, plain, same) in tasks(count, size).items():
+    for count in args.objects:
+        for what, (ours, plain, same) in tasks(count, args.size).items():
             if not same(ours(), plain()):
                 raise common.NotComparable(f"{what}, {count} objects: the plain form comes to another result")
-            seconds = common.take_turns({"mrcnn": ours, "plain": plain}, runs)
+            seconds = common.take_turns({"mrcnn": ours, "plain": plain}, args.runs)
             rows.append({
                 "what": what, "objects": count, "seconds": common.summary(seconds["mrcnn"]),
                 "plain_seconds": common.summary(seconds["plain"]),
                 "times": common.ratio(seconds["plain"], seconds["mrcnn"]),
             })  # fmt: skip
-    given = {"objects": list(objects), "size": size, "runs": runs}
+    given = {"objects": args.objects, "size": args.size, "runs": args.runs}
     return {"input": given, "machine": common.machine(), "versions": common.versions(PACKAGES), "cases": rows}
 
 
@@ -165,17 +163,14 @@ def report(figures, markdown=False):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Time what surrounds the network beside a plain form of the same.")
-    parser.add_argument("--objects", type=common.positive, nargs="+", default=[10, 100], help="(default: 10 100)")
+    parser.add_argument("--objects", type=common.positive, nargs="+", default=[10, 100],
+                        help="in the image (default: 10 100)")  # fmt: skip
     parser.add_argument("--size", type=common.side, default=1024, help="of the image, pixels (default: 1024)")
     parser.add_argument("--runs", type=common.positive, default=5, help="of each function (default: 5)")
     common.add_output_arguments(parser)
     args = parser.parse_args(arguments)
     common.check_output(parser, args)
-    try:
-        figures = run(args.objects, args.size, args.runs)
-    except common.NotComparable as error:
-        parser.exit(1, f"{parser.prog}: {error}\n")
-    common.finish(args, figures, report(figures, args.markdown))
+    common.complete(args, run, report)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def test_operations_of_a_detection(measured, network, wanted):
     assert {part: row["multiply_adds"][part] / 1e9 for part in parts} == pytest.approx(parts, rel=0.03)
 
 
-def test_functions_around_the_network(measured, programs, monkeypatch, capsys):
+def test_functions_around_the_network(measured, programs, monkeypatch):
     printed, figures = measured("functions", "--objects", "3", "--size", "128", "--runs", "1")
     assert [row["what"] for row in figures["cases"]] == [
         "targets of the RPN", "boxes of masks", "mini masks", "masks pasted into 3000 x 2000"]
@@ -65,7 +65,7 @@ def test_functions_around_the_network(measured, programs, monkeypatch, capsys):
                         right(masks) + (np.arange(masks.shape[-1]) == 2)[:, None])
     with pytest.raises(SystemExit) as error:
         programs["functions"].main(["--objects", "3", "--size", "128", "--runs", "1"])
-    assert error.value.code == 1 and "the plain form comes to another result" in capsys.readouterr().err
+    assert "3 objects: the plain form comes to another result" in error.value.code
 
 
 def test_operations_of_layers():
@@ -131,7 +131,6 @@ def test_data_of_the_folder(measured, data_dir):
     assert [(row["set"], row["workers"]) for row in figures["cases"]] == [(name, 0) for name in names]
     for row in figures["cases"]:
         check_summary(row["images_per_second"])
-        assert row["images_per_second"]["most"] < 1e5, "files are read"
         assert f"{row['images_per_second']['median']:.1f} /s" in printed
 
 
