@@ -70,7 +70,7 @@ def load(stages, contender):
 
 
 def detect(stages, contender, network, size, instances, photo, precision, masks="full"):
-    """Detects twice in a photo of (width, height)."""
+    """Detects twice in a photo of (width, height), after a first time where instances are forced."""
     module = load(stages, contender)
     from contenders import check_found
     from photos import make_photo

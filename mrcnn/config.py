@@ -44,8 +44,8 @@ class Config:
     # size of the data set.
     STEPS_PER_EPOCH = 1000
     # Steps whose gradients are averaged into one change of the weights: as of a batch so many times as large, in the
-    # memory of a small one. STEPS_PER_EPOCH counts the small steps, and is a multiple. For one device; several share a
-    # large batch.
+    # memory of a small one. STEPS_PER_EPOCH counts the small steps, and must be a multiple of this. For one device;
+    # several share a large batch.
     GRADIENT_ACCUMULATION = 1
     # Validation batches after each epoch, always the same ones. More are steadier and take longer.
     VALIDATION_STEPS = 50
