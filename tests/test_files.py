@@ -2,8 +2,15 @@
 
 import json
 import os
+import re
+import subprocess
+import sys
+import time
 import zipfile
 
+import h5py
+import numpy as np
+import PIL.Image
 import pytest
 
 from mrcnn.data import coco_files, via
@@ -15,6 +22,31 @@ from mrcnn.engine.h5_layout import is_whole, open_hdf5
 from mrcnn.engine.pictures import save_pictures
 
 posix_only = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+PATIENCE = 20  # seconds
+# What opens a pipe waits until there is a writer; this is one, late, and again and again for what opens it again.
+LATE_WRITER = """
+import os, sys, time
+time.sleep(float(sys.argv[2]))
+while True:
+    os.close(os.open(sys.argv[1], os.O_RDWR))
+    time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def make_pipe():
+    """Makes a named pipe; a test that waits for it fails, instead of hanging, as it gets an empty file in the end."""
+    writers, begin = [], time.monotonic()
+
+    def make(path):
+        os.mkfifo(path)
+        writers.append(subprocess.Popen([sys.executable, "-I", "-c", LATE_WRITER, str(path), str(PATIENCE)]))
+
+    yield make
+    for writer in writers:
+        writer.kill()
+        writer.wait()
+    assert time.monotonic() - begin < PATIENCE, "something waited for a pipe"
 
 
 def load_image(path):
@@ -44,8 +76,8 @@ READERS = {
 
 @posix_only
 @pytest.mark.parametrize("name", READERS)
-def test_pipes_are_refused_not_waited_for(tmp_path, name):
-    os.mkfifo(tmp_path / name)
+def test_pipes_are_refused_not_waited_for(make_pipe, tmp_path, name):
+    make_pipe(tmp_path / name)
     with pytest.raises(ValueError, match=rf"{name}.*a pipe or a device"):
         READERS[name](str(tmp_path / name))
 
@@ -59,10 +91,23 @@ def test_folders_are_refused(tmp_path, name):
 
 
 @posix_only
-def test_a_pipe_among_checkpoints_and_photos_is_passed_over(tmp_path, capsys):
+def test_a_pipe_among_photos_is_named_and_the_others_are_saved(make_pipe, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    make_pipe(photos / "a.jpg")
+    for name in ("b.jpg", "c.png"):
+        PIL.Image.new("RGB", (5, 4)).save(photos / name)
+    saved = save_pictures(lambda image: image, "name", str(photos), None, str(tmp_path / "out"))
+    assert sorted(os.listdir(saved)) == ["b.png", "c.png"]
+    printed = capsys.readouterr().out
+    assert "1 of 3 images cannot be read" in printed and re.search(r"a\.jpg.*a pipe or a device", printed)
+
+
+@posix_only
+def test_a_pipe_among_checkpoints_is_passed_over(make_pipe, tmp_path, capsys):
     run = tmp_path / "some20260101T0000"
     run.mkdir()
-    os.mkfifo(run / "mask_rcnn_some_0001.h5")
+    make_pipe(run / "mask_rcnn_some_0001.h5")
     assert not is_whole(run / "mask_rcnn_some_0001.h5")
     with pytest.raises(FileNotFoundError, match="No checkpoint"):
         find_last(tmp_path, "some")
@@ -95,6 +140,10 @@ def test_the_readers_read_files(tmp_path):
     (tmp_path / "coco.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
     with zipfile.ZipFile(tmp_path / "some.zip", "w") as archive:
         archive.writestr("inside", "text")
-    for name in ("via.json", "some.zip"):
+    for name in ("some.jpg", "some.tif", "picture.jpg"):
+        PIL.Image.new("RGB", (5, 4)).save(tmp_path / name)
+    with h5py.File(tmp_path / "some.h5", "w") as file:
+        file["some"] = np.ones(3)
+    for name in READERS.keys() - {"some.mp4"}:
         READERS[name](str(tmp_path / name))
     assert (tmp_path / "out" / "inside").read_text() == "text"
