@@ -133,7 +133,7 @@ def check_writable(model_dir):
 
 
 class SGD(keras.optimizers.SGD):
-    """Keras' own, which on TensorFlow passes over each weight, its gradient and its momentum once."""
+    """Keras' own, which on TensorFlow clips all gradients in one pass, and changes a weight and its momentum in one."""
 
     def _clip_gradients(self, grads):
         clipped = kernels.clip_together(grads, self.global_clipnorm) if self.global_clipnorm else None

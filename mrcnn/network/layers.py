@@ -78,7 +78,8 @@ class ROIConv2D(_PerROI, keras.layers.Conv2D):
     def convolution_op(self, inputs, kernel):
         if self.padding != "valid" or tuple(inputs.shape[1:3]) != self.kernel_size or self.groups > 1:
             return super().convolution_op(inputs, kernel)
-        # as large as its input it is a matrix product, which runs twice as fast as one, and 1 x 1 seven times
+        # A kernel as large as its input makes the convolution a matrix product; on a CPU with TensorFlow this runs
+        # twice as fast, a 1 x 1 kernel on 1 x 1 regions seven times.
         size, filters = math.prod(kernel.shape[:-1]), kernel.shape[-1]
         product = ops.matmul(ops.reshape(inputs, (-1, size)), ops.reshape(kernel, (size, filters)))
         return ops.reshape(product, (-1, 1, 1, filters))
