@@ -11,6 +11,9 @@ MRCNN_GOLDEN ?=
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile
 CHECK := $(abspath $(PY)) $(abspath $(MRCNN_GOLDEN))/check.py $(CURDIR) $(abspath $(MRCNN_GOLDEN))
 OTHER_BACKENDS := jax torch
+# Where the parts of `make long` keep how their tests ended.
+FIGURES = docs/reliability/$@.json
+LONG_TESTS = MRCNN_FIGURES=$(FIGURES) $(PY) -m pytest
 ON_ALL_BACKENDS := forward_inference_r50.npz model_functions.npz trained_slim/slim_val.npz
 TRAINING := training_step_r50.npz
 
@@ -44,10 +47,10 @@ check: $(VENV)/.dev lint  ## the quick tests, under 3 minutes
 long: $(LONG)  ## all that takes long, part by part; each of them takes under an hour
 
 long-kills: $(VENV)/.dev  ## long: trainings and downloads that are killed, full disks, data that hangs
-	$(PY) -m pytest -m long $(addprefix tests/faults/test_,kills.py killed_downloads.py full_disk.py data_faults.py)
+	$(LONG_TESTS) -m long $(addprefix tests/faults/test_,kills.py killed_downloads.py full_disk.py data_faults.py)
 
 long-core: $(VENV)/.dev  ## long: the demo with other seeds, further training steps of the original
-	$(PY) -m pytest -m "long and not data" --ignore=tests/faults \
+	$(LONG_TESTS) -m "long and not data" --ignore=tests/faults \
 		$(addprefix --ignore=tests/test_,devices.py processes.py soak.py repeatability.py)
 
 long-cases: $(VENV)/.dev  ## long: 10,000 cases of bad input; their outcomes go to docs/reliability/cases.json
@@ -64,17 +67,17 @@ long-repeat: $(VENV)/.dev  ## long: trainings of one seed give the same bits, wh
 	$(PY) -m pytest -m long tests/test_repeatability.py -s
 
 long-devices: $(VENV)/.backends  ## long: two and four devices and processes beside one, and killed processes
-	$(PY) -m pytest -m long tests/test_devices.py tests/test_processes.py -s
+	$(LONG_TESTS) -m long tests/test_devices.py tests/test_processes.py -s
 
 long-balloon: $(VENV)/.dev photos  ## long: a small network learns balloons from nothing
-	$(PY) -m pytest -m long -k balloons_are_learned -s
+	$(LONG_TESTS) -m long -k balloons_are_learned -s
 
 long-nucleus: $(VENV)/.dev photos  ## long: a small network learns nuclei from nothing
-	$(PY) -m pytest -m long -k nuclei_are_learned -s
+	$(LONG_TESTS) -m long -k nuclei_are_learned -s
 
 long-jax long-torch: long-%: $(VENV)/.backends  ## long: all training steps of the original, on this backend
 	@test -f "$(MRCNN_GOLDEN)/check.py" || { echo "make $@: set MRCNN_GOLDEN to the folder of check.py"; exit 2; }
-	KERAS_BACKEND=$* $(CHECK)/$(TRAINING) --fail-only
+	KERAS_BACKEND=$* $(PY) tests/reliability.py $(FIGURES) $(CHECK)/$(TRAINING) --fail-only
 
 data: $(VENV)/.dev photos  ## the tests on real photos in the folder MRCNN_DATA
 	$(PYTEST) -m "data and not long"

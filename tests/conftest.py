@@ -15,6 +15,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import reliability
 
 # how long an example takes says more about the machine than about the code
 hypothesis.settings.register_profile("mrcnn", deadline=None)
@@ -48,6 +49,12 @@ def pytest_collection_modifyitems(config, items):
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_configure(config):
+    """The parts of `make long` name a file for how their tests ended; tests that start pytest themselves do not."""
+    if path := os.environ.pop("MRCNN_FIGURES", ""):
+        config.pluginmanager.register(reliability.Outcomes(path))
 
 
 @pytest.fixture

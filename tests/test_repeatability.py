@@ -170,3 +170,5 @@ def test_two_seeds_of_the_same_minute_do_not_meet(tmp_path):
     runs = at_once(tmp_path, *({"settings": {"SEED": seed}} for seed in (1, 2)))
     assert runs[0]["weights"] != runs[1]["weights"]
     check_folders(tmp_path / "logs", runs)
+    reliability.keep_beside("repeatability", two_seeds_of_the_same_minute={
+        "folders": len(runs), "weights": len(runs[0]["weights"]), "files_of_another_run": 0})  # fmt: skip

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 import tiny
+from reliability import keep_beside
 from tiny import Squares, config
 
 from mrcnn import model as modellib
@@ -178,4 +179,6 @@ def test_one_image_of_nan_does_not_spoil_a_training(model_dir, capsys):
     late = int(TrainingStream(Squares(40), model.config)[8][0][1][0, 0])
     model.train(Faulty(40, late, nan_image), None, 0.01, 1, "heads")
     assert re.search(rf"Left out: .*squares/{late}\.png.*be finite; found nan", capsys.readouterr().out)
-    assert model.epoch == 1 and all(np.isfinite(array).all() for array in tiny.weights_of(model.keras_model).values())
+    weights = tiny.weights_of(model.keras_model).values()
+    assert model.epoch == 1 and all(np.isfinite(array).all() for array in weights)
+    keep_beside("kills", image_of_nan={"epochs": model.epoch, "weights": len(weights), "finite": len(weights)})

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from reliability import keep_beside
 
 from mrcnn.data import files
 from mrcnn.engine import callbacks, training
@@ -265,6 +266,8 @@ def test_a_training_until_the_disk_is_full_and_on(on_small_disk):
     assert {f"{kind}_{n:04}.h5" for n in range(1, epoch + 1) for kind in ("mask_rcnn_tiny", "optimizer")} == {
         name for name in names if name.endswith(".h5")}
     assert after[0] is None and after[1] == 6 and f"resuming at epoch {epoch + 1} of 6" in text
+    keep_beside("kills", full_disk={"epochs_saved": epoch, "whole_checkpoints": whole, "room_foretold_for": expected,
+                                    "epochs_after_room_was_made": after[1]})  # fmt: skip
 
 
 def events_on_a_full_disk(folder):
@@ -286,3 +289,4 @@ def test_another_process_fills_the_disk(on_small_disk):
     assert kind == "OSError" and "Training interrupted in epoch 2; the last checkpoint is" in message and whole
     assert [name for name in names if name.endswith(".h5")] == ["mask_rcnn_tiny_0001.h5", "optimizer_0001.h5"]
     assert not [name for name in names if name.endswith(".tmp")] and "log.csv lacks epoch 2" in text
+    keep_beside("kills", disk_filled_by_another={"epochs_saved": 1, "error": kind, "left": names})
