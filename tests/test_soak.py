@@ -8,10 +8,13 @@ import sys
 import threading
 
 import keras
+import numpy as np
 import pytest
 import reliability
 import soak
 from scripts import ROOT
+
+from mrcnn.utils import resize_image
 
 HEALTHY = {"threads_left": []} | {
     part: {
@@ -43,6 +46,36 @@ def test_problems_are_told(part, change, message):
     figures[part] |= change
     (problem,) = soak.problems(figures)
     assert problem.startswith(f"{part}: ") and message in problem
+
+
+def test_epochs_that_take_longer_are_told():
+    figures = copy.deepcopy(HEALTHY)
+    figures["training"]["s_per_epoch"] = {"start": 1.0, "end": 1.2, "ratio": 1.2}
+    assert soak.problems(figures, slower=1.2) == []
+    assert soak.problems(figures) == ["training: an epoch takes 1.2 times as long as at the start"]
+    watch = soak.Watch()
+    watch.epochs = [9, 5, 1, 2, 3, 7, 7, 4, 6, 8]  # when the network is compiled, and the rest of the warm-up, apart
+    assert watch.epoch_figures() == {"s_per_epoch": {"start": 2, "end": 6, "ratio": 3}}
+
+
+def test_photos_after_the_warm_up_have_new_sizes_of_the_same_molded_shapes():
+    """Whatever is kept for each size would grow with them; the network itself sees what it has seen."""
+    photos, seen, molded, new = soak.Photos(warm=40), set(), set(), 0
+    for call in range(200):
+        sizes = [image.shape[:2] for image in photos.of(call)]
+        assert len(sizes) == 1 + call % soak.CYCLE % 3
+        fresh = set(sizes) - seen
+        kinds = {soak.molded_shape(size) for size in sizes}
+        if call < 40:
+            molded |= kinds
+        assert kinds <= molded
+        assert call < soak.CYCLE or call >= 40 or not fresh
+        new += len(fresh) if call >= 40 else 0
+        seen |= fresh
+    assert new == photos.new > 80
+    for size in ((65, 128), (129, 192), (200, 70)):
+        padded = resize_image(np.zeros((*size, 3), np.uint8), 64, 64, mode="pad64")[0]
+        assert soak.molded_shape(size) == padded.shape[:2]
 
 
 def test_threads_left_are_told():
@@ -97,6 +130,6 @@ def test_a_run_leaks_nothing(tmp_path):
 @pytest.mark.long
 def test_a_long_run_leaks_nothing(tmp_path):
     figures = run(tmp_path, 2000, 2000)
-    path = reliability.keep("soak", figures)
-    print(f"\n{path.relative_to(ROOT)}:\n{path.read_text()}")
+    print(f"\n{json.dumps(figures, indent=1)}")
     assert soak.problems(figures) == []
+    reliability.keep("soak", figures)
