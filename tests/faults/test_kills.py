@@ -21,6 +21,8 @@ from mrcnn.engine.h5_layout import is_whole
 
 SIGNALS = signal.SIGKILL, signal.SIGTERM
 PATIENCE = 300  # seconds for what takes a few
+RANDOM = "a random moment"
+AT_RANDOM = [f"{each.name}, {RANDOM}" for each in SIGNALS]
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals")
 
 
@@ -86,7 +88,7 @@ class Chain:
         self._goes_on(text)
         self.done = checked(self.folder / "logs")
         self.lost.append(begun - self.done)
-        self.places.append(f"{ends_by.name}, {aim or 'a random moment'}")
+        self.places.append(f"{ends_by.name}, {aim or RANDOM}")
         assert self.lost[-1] <= 1, (self.places[-1], text[-3000:])
 
     def finish(self, epochs=1):
@@ -169,19 +171,21 @@ def test_five_kills(tmp_path):
 
 @pytest.mark.long
 def test_many_kills(tmp_path):
-    """Each of six trainings is killed at random moments and at some of the aims; all aims have their turn."""
+    """Each of six trainings is killed at five random moments and at some of the aims; all aims have their turn."""
     aims, chains = list(killing.AIMS), []
     for seed in range(6):
         (tmp_path / str(seed)).mkdir()
         chain = Chain(tmp_path / str(seed), seed)
-        for aim in (None, None, *aims[seed::6], None):
+        for aim in (None, None, *aims[seed::6], None, None, None):
             chain.kill(aim)
         chain.finish()
         chains.append(chain)
     compare_with_calm_run(tmp_path / "calm", chains)
     places = [place for chain in chains for place in chain.places]
-    assert len(places) >= 30
+    at_random = sum(place.endswith(RANDOM) for place in places)
+    assert at_random >= 30 and len(places) - at_random == len(aims) == len({*places} - {*AT_RANDOM})
+    assert {*AT_RANDOM} < {*places}, "both signals"
     keep_beside("kills", training={
-        "kills": len(places), "most_epochs_lost": max(max(chain.lost) for chain in chains), "trainings": len(chains),
-        "epochs": sum(chain.done for chain in chains), "same_files_as_a_calm_run": True, "places": Counter(places),
-    })
+        "kills": len(places), "at_random_moments": at_random, "at_aims": len(aims), "trainings": len(chains),
+        "most_epochs_lost": max(max(chain.lost) for chain in chains), "epochs": sum(chain.done for chain in chains),
+        "same_files_as_a_calm_run": True, "places": Counter(places)})  # fmt: skip
