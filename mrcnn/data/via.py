@@ -118,6 +118,7 @@ def read_file(path):
             images.append(_image(path, entry["filename"], entry.get("regions") or []))
         except (AttributeError, TypeError, KeyError) as error:
             why = f"its entry {key!r} is no image with filename, and regions with shape_attributes"
+            why += f": {error}" if isinstance(error, _NoRegion) else ""
             if {"images", "annotations"} <= set(content):
                 why = "it looks like COCO's format, which the COCO sample reads"
             raise ValueError(_not_via(path, why)) from error
@@ -137,13 +138,18 @@ def _not_via(path, why):
 def _image(path, name, regions):
     # A list since version 2, a dict before.
     numbered = regions.items() if isinstance(regions, dict) else enumerate(regions)
-    found = [
-        Region(region["shape_attributes"], region.get("region_attributes") or {}, f"{path}: {name}, region {number}")
-        for number, region in numbered
-    ]
-    for region in found:
-        region.attributes.keys()  # an AttributeError of the entry, unless it is a dict
-    return os.fspath(name), found
+    return os.fspath(name), [_region(region, path, f"{name}, region {number}") for number, region in numbered]
+
+
+def _region(region, path, where):
+    attributes = (region.get("region_attributes") or {}) if isinstance(region, dict) else None
+    if not isinstance(attributes, dict) or "shape_attributes" not in region:
+        raise _NoRegion(f"{where} is {region!r:.200}")
+    return Region(region["shape_attributes"], attributes, f"{path}: {where}")
+
+
+class _NoRegion(TypeError):
+    """Says which region is none."""
 
 
 def _image_sizes(path, names):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import weight_files
 from faults import strategies
-from faults.cases import Refused, attempt, cases, listing
+from faults.cases import Refused, attempt, cases, listing, looked_at
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,15 +71,21 @@ def load(kind, model, path, by_name):
     return found
 
 
-@cases(0.06)
+def load_ours(kind, model, path, by_name):
+    """As `load`, for a file that this package wrote: its checksums say of all that was saved whether it is whole."""
+    found = load(kind, model, path, by_name)
+    if found is not None:
+        expected = weight_files.expected(weight_files.content(model))
+        assert weight_files.same(found, expected), "other numbers than were saved, and nobody noticed"
+        looked_at["whole"] += 1
+
+
+@cases(0.06, whole=0.02)
 @given(st.lists(strategies.damages, min_size=1, max_size=4), st.booleans())
 def test_our_files_show_any_damage(model, folder, changes, by_name):
     path = folder / "w.h5"
     path.write_bytes(strategies.damaged((folder / "ours.h5").read_bytes(), changes))
-    found = load("weights, damaged", model, path, by_name)
-    if found is not None:
-        expected = weight_files.expected(weight_files.content(model))
-        assert weight_files.same(found, expected), "damage has changed numbers, and nobody noticed"
+    load_ours("weights, damaged", model, path, by_name)
 
 
 @cases(0.05)
@@ -197,13 +203,13 @@ def edit(path, changes):
                 group.attrs[name] = NAMES[choice]
 
 
-@cases(0.09)
+@cases(0.09, whole=0.01)
 @given(st.sampled_from(("ours.h5", "keras2.h5", "wrapped.h5")), st.lists(edits, min_size=1, max_size=3), st.booleans())
 def test_files_of_other_layouts(model, folder, name, changes, by_name):
     path = folder / "w.h5"
     path.write_bytes((folder / name).read_bytes())
     edit(path, changes)
-    load("weights, other layouts", model, path, by_name)
+    (load_ours if name == "ours.h5" else load)("weights, other layouts", model, path, by_name)
 
 
 @cases(0.02)
