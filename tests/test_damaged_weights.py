@@ -53,24 +53,48 @@ def heap_of(path):
     return raw, at, parts
 
 
-@pytest.mark.parametrize("damage", ["no bytes", "too many bytes", "a heap beyond the file"])
+def read_elsewhere(run_python, path):
+    """What reading a file says, in another process, which ends by itself."""
+    return run_python("import faulthandler\nfaulthandler.dump_traceback_later(60, exit=True)\n"
+                      "from mrcnn.engine.h5_layout import read_file\n"
+                      f"try:\n    with read_file({str(path)!r}): print('read')\n"
+                      "except ValueError as error: print(error)")
+
+
+@pytest.mark.parametrize("damage", ["no bytes", "too many bytes", "a heap beyond the file", "reserved bytes, too"])
 def test_a_heap_in_which_hdf5_would_turn_in_circles_is_refused(tmp_path, model, run_python, damage):
-    """Names as texts of any length lie in a heap without checksum. In another process, which ends by itself."""
+    """Names as texts of any length lie in a heap without checksum."""
     path = write_keras2(tmp_path / "w.h5", content(model), "str")
     raw, at, parts = heap_of(path)
-    assert_reads = f"from mrcnn.engine.h5_layout import read_file\nwith read_file({str(path)!r}): print('read')"
-    assert "read" in run_python(assert_reads)
-    if damage == "no bytes":
+    assert "read" in read_elsewhere(run_python, path)
+    if damage in ("no bytes", "reserved bytes, too"):
         raw[parts[5] : parts[5] + 16] = bytes(16)
+        raw[at + 5] = damage != "no bytes"  # at which HDF5 does not look
     elif damage == "too many bytes":
         raw[parts[5] + 8 : parts[5] + 16] = (10**6).to_bytes(8, "little")
     else:
         raw[at + 8 : at + 16] = (10**9).to_bytes(8, "little")
     path.write_bytes(raw)
-    code = ("import faulthandler\nfaulthandler.dump_traceback_later(60, exit=True)\n"
-            "from mrcnn.engine.h5_layout import read_file\n"
-            f"try:\n    with read_file({str(path)!r}): pass\nexcept ValueError as error: print(error)")
-    assert "w.h5 is damaged: the attribute" in run_python(code)
+    assert "w.h5 is damaged: the attribute" in read_elsewhere(run_python, path)
+
+
+def test_a_damaged_heap_within_a_whole_one_is_refused(tmp_path, model, run_python):
+    """A file made on purpose: its names lie among numbers that look like a whole heap with a single part."""
+    room = np.full(1036, 12345, "uint32")
+    path = write_keras2(tmp_path / "w.h5", content(model) | {"room": {"room:0": room}}, "str")
+    raw, at, parts = heap_of(path)
+    heap = raw[at : at + 4096]
+    around = b"GCOL\x01\0\0\0" + (4144).to_bytes(8, "little") + bytes([1, *[0] * 7]) + (4096).to_bytes(8, "little")
+    place = raw.index(room.tobytes())
+    for spot in range(4, len(raw), 8):  # each text is looked up by 4 bytes of its length, and 8 of its heap's place
+        if raw[spot : spot + 8] == at.to_bytes(8, "little"):
+            raw[spot : spot + 8] = (place + 32).to_bytes(8, "little")
+    for is_good in (True, False):
+        if not is_good:
+            heap[parts[5] - at : parts[5] - at + 16] = bytes(16)
+        raw[place : place + 4144] = around + heap + bytes([0] * 8 + [16] + [0] * 7)
+        path.write_bytes(raw)
+        assert ("read" if is_good else "w.h5 is damaged: the attribute") in read_elsewhere(run_python, path)
 
 
 # A weights file of 10,896 bytes that fuzzing changed: its list of names became a list of lists, which HDF5 crashed on.
@@ -87,7 +111,5 @@ CRASHED = (
 def test_a_file_that_crashed_hdf5_is_refused(tmp_path, run_python):
     path = tmp_path / "w.h5"
     path.write_bytes(zlib.decompress(base64.b85decode(CRASHED)))
-    code = ("from mrcnn.engine.h5_layout import read_file\n"
-            f"try:\n    with read_file({str(path)!r}): pass\nexcept ValueError as error: print(error)")
-    said = run_python(code)
+    said = read_elsewhere(run_python, path)
     assert "w.h5 is damaged: the attribute layer_names of /model_weights is neither texts nor numbers" in said

@@ -72,6 +72,41 @@ def test_names_beyond_64_kb_are_written_in_chunks(tmp_path):
         assert sum(len(file.attrs[name]) for name in parts) == len(saved)
 
 
+MARK = b"GCOL\x01\0\0\0"  # by which HDF5 knows a heap of texts
+
+
+@pytest.mark.parametrize("name", ["GCOL", "GCOL1", "GCOL\x01", "x" * 8 + "GCOL\x01", "GCOL\x01GCOL\x01"])
+def test_names_that_look_like_a_heap(tmp_path, name):
+    """Each text in a heap is filled up with zeros: GCOL\\x01 becomes all that a heap begins with."""
+    saved = SAVED | {f"{name}{n}" if n else name: {f"{name}:0": np.ones(2, "float32")} for n in range(2)}
+    path = write_keras2(tmp_path / "w.h5", saved, "str")
+    assert name.encode() in path.read_bytes()
+    assert_same(read(path), saved)
+    assert is_whole(path)
+
+
+@pytest.mark.parametrize("before", [0, 8, 12])
+@pytest.mark.parametrize("size", [0, 1, 4096, 2**40, 2**63])
+@pytest.mark.parametrize("userblock", [0, 512])
+def test_numbers_that_look_like_a_heap(tmp_path, before, size, userblock):
+    values = np.frombuffer(bytes(before) + MARK + size.to_bytes(8, "little") + bytes(4000), "uint32")
+    saved = SAVED | {"fc": {"fc/kernel:0": values, "fc/bias:0": values}}
+    path = write_keras2(tmp_path / "w.h5", saved, "str", userblock=userblock)
+    assert path.read_bytes().count(MARK) > 2
+    assert_same(read(path), saved)
+
+
+def test_nothing_keeps_the_search_for_heaps_busy(tmp_path):
+    """A file of nothing else than beginnings of heaps, each of which goes on to the end of the file, or to nowhere."""
+    for size, count in ((2**40, 2000), (16 + 32 * 100_000, 100_000)):
+        values = np.frombuffer((MARK + size.to_bytes(8, "little") + bytes([1, 0] + [0] * 14)) * count, "uint32")
+        path = write_keras2(tmp_path / "w.h5", SAVED | {"fc": {"fc/kernel:0": values}}, "str")
+        begin = time.monotonic()
+        with pytest.raises(ValueError, match=r"w\.h5 is damaged: the attribute layer_names of / lies in a heap"):
+            read(path)
+        assert time.monotonic() - begin < 30
+
+
 def test_original_file_survives_reading_and_writing(tmp_path):
     path = golden_files.need("slim_shapes.h5")
     assert is_whole(path)
@@ -250,7 +285,7 @@ def test_killed_while_saving_leaves_a_whole_file(tmp_path):
     assert len(list(tmp_path.iterdir())) <= 2       # what the killed ones left is overwritten, not heaped up
 
 
-def test_a_number_type_that_nothing_can_hold_is_damage(tmp_path):
+def test_a_number_type_that_nothing_can_hold_is_damage(tmp_path, monkeypatch):
     """h5py raises a ValueError of its own, which does not say of which file."""
     strange = h5py.h5t.IEEE_F32LE.copy()
     strange.set_size(32)
@@ -270,3 +305,7 @@ def test_a_number_type_that_nothing_can_hold_is_damage(tmp_path):
                 h5py.h5a.create(file["conv1"].id, b"weight_names", strange, space)
         with pytest.raises(ValueError, match=r"w\.h5 is damaged: "):
             read(path)
+        os.replace(path, tmp_path / "a")  # a name that h5py's words hold anyway
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(ValueError, match="^a is damaged: .* Fetch or save it again"):
+            read("a")

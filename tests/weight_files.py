@@ -73,7 +73,7 @@ def expected(saved):
     return {name.removesuffix(":0"): array for arrays in saved.values() for name, array in arrays.items()}
 
 
-def write_keras2(path, saved, names="bytes", wrapped=False, chunks=1):
+def write_keras2(path, saved, names="bytes", wrapped=False, chunks=1, userblock=0):
     """Writes a file as Keras 2 did, without the code under test."""
 
     def attribute(group, name, values):
@@ -85,7 +85,7 @@ def write_keras2(path, saved, names="bytes", wrapped=False, chunks=1):
             for i, part in enumerate(np.array_split(np.array(values, dtype=kind), chunks)):
                 group.attrs[f"{name}{i}"] = part
 
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", userblock_size=userblock) as file:
         root = file.create_group("model_weights") if wrapped else file
         attribute(root, "layer_names", list(saved))
         for layer, arrays in saved.items():

@@ -24,7 +24,8 @@ ATTRIBUTE_LIMIT = 64512
 _CHECKSUM = "crc32"
 _AGAIN = "Fetch or save it again."
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_HEAP = b"GCOL"
+_HEAP = b"GCOL\x01"  # with its version, the only one; HDF5 does not look at the three zeros that follow
+_LOOKALIKES = 1000  # far more than by chance
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive (a Keras 3 .keras file, an .npz or a PyTorch .pth file)",
     b"\x80\x02": "a pickle (a PyTorch or Detectron file)",
@@ -32,6 +33,10 @@ _FOREIGN = {
     b"version https://git-lfs": "a Git LFS pointer: run `git lfs pull`",
     b"\x1f\x8b": "a gzip archive: unpack it first",
 }
+
+
+class _LayoutError(ValueError):
+    """An error that names the file already, unlike those of h5py."""
 
 
 def load_names(group: h5py.Group, attribute: str) -> list[str] | None:
@@ -75,38 +80,74 @@ def _read_attribute(item: h5py.Group | h5py.Dataset, name: str) -> object:
     # Of other things in a heap than texts it reads as many bytes as the attribute says, whatever the heap has.
     if header.dtype.hasobject and h5py.check_string_dtype(header.dtype) is None:
         raise TypeError(f"the attribute {name} of {item.name} is neither texts nor numbers")
-    opened = h5py.h5o.get_info(item.id).fileno
-    if header.dtype.hasobject and not _has_whole_heaps(item.file.filename, opened):
+    if header.dtype.hasobject and not _lies_in_whole_heaps(item, name):
         raise TypeError(f"the attribute {name} of {item.name} lies in a heap that is damaged")
     return item.attrs[name]
 
 
-@functools.lru_cache(maxsize=4)
-def _has_whole_heaps(path: str, opened: int) -> bool:
-    """Whether all global heaps of a file can be walked through; `opened` is HDF5's own number of the open file."""
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        at = content.find(_HEAP)
-        while at >= 0:
-            if not _is_whole_heap(content, at):
-                return False
-            at = content.find(_HEAP, at + len(_HEAP))
+def _lies_in_whole_heaps(item: h5py.Group | h5py.Dataset, attribute: str) -> bool:
+    """Whether all global heaps that an attribute needs can be walked through.
+
+    Names and numbers may look like a damaged heap. What looks like one is made unreadable in a copy of the file: if the
+    attribute can be read there, it does not need it. Opened by its place, as the names of groups may have changed.
+    """
+    if item.file.id.get_create_plist().get_sizes() != (8, 8):  # bytes of an address and of a length
+        return False
+    try:
+        copy = _without_damaged_heaps(item.file.filename, h5py.h5o.get_info(item.id).fileno)
+        if copy is not None:
+            copy[item.ref].attrs[attribute]
+    except (OSError, KeyError, RuntimeError, ValueError):
+        return False
     return True
 
 
-def _is_whole_heap(content: mmap.mmap, at: int) -> bool:
-    """Whether the parts of a heap follow each other to its end (HDF5 File Format Specification 3.0, III.E)."""
+@functools.lru_cache(maxsize=1)
+def _without_damaged_heaps(path: str, opened: int) -> h5py.File | None:
+    """A copy in memory, None where nothing looks like a damaged heap; `opened` is HDF5's number of the open file.
+
+    Whole heaps are searched through too, as one that was made up may lie around another.
+
+    Raises:
+        ValueError: there are more of them than a file can have that was not made to keep this search busy.
+    """
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        damaged, at = [], content.find(_HEAP)
+        most_parts = len(content) // 16  # heaps lie side by side
+        while at >= 0:
+            whole, parts = _walk_heap(content, at)
+            most_parts -= parts
+            damaged += [] if whole else [at]
+            if most_parts < 0 or len(damaged) > _LOOKALIKES:
+                raise ValueError("too many heaps")
+            at = content.find(_HEAP, at + len(_HEAP))
+        if not damaged:
+            return None
+        copy = io.BytesIO(content)
+    for at in damaged:
+        copy.seek(at)
+        copy.write(b"none")
+    return h5py.File(copy, "r")
+
+
+def _walk_heap(content: mmap.mmap, at: int) -> tuple[bool, int]:
+    """Whether the parts of a heap follow each other to its end, and their number.
+
+    HDF5 File Format Specification 3.0, III.E.
+    """
     head = struct.Struct("<HHIQ")  # number, references, nothing, bytes; number 0 is free space, with these 16 bytes
     if at + 16 > len(content):
-        return False
-    end = at + int.from_bytes(content[at + 8 : at + 16], "little")
+        return False, 0
+    end, parts = at + int.from_bytes(content[at + 8 : at + 16], "little"), 0
     at += 16
     while at + head.size <= end <= len(content):
         number, _, _, size = head.unpack_from(content, at)
         step = size if number == 0 else head.size + -(-size // 8) * 8
         if step < head.size:
-            return False
+            return False, parts
         at += step
-    return at <= end <= len(content)
+        parts += 1
+    return at <= end <= len(content), parts
 
 
 def find(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
@@ -197,9 +238,9 @@ def read_file(path: str | os.PathLike) -> Iterator[dict[str, dict[str, h5py.Data
     with open_hdf5(path) as file:
         try:
             layers = _read_layers(path, file)
+        except _LayoutError:
+            raise
         except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            if isinstance(error, ValueError) and str(path) in str(error):
-                raise  # of ours; h5py's own, of a number type that nothing can hold, say not which file it is
             raise ValueError(f"{path} is damaged: {error}. {_AGAIN}") from error
         yield layers
 
@@ -209,15 +250,15 @@ def _read_layers(path: str | os.PathLike, file: h5py.File) -> dict[str, dict[str
     root = wrapped if isinstance(wrapped, h5py.Group) else file
     names = load_names(root, "layer_names")
     if names is None:
-        raise ValueError(f"{path} is {_foreign_layout(file)}. Expected the layout of Keras 2: an attribute layer_names "
-                         "and one group per layer, as in the original's mask_rcnn_coco.h5 or in the files that "
-                         "`model.keras_model.save_weights('name.h5')` writes here.")
+        raise _LayoutError(f"{path} is {_foreign_layout(file)}. Expected the layout of Keras 2: an attribute "
+                           "layer_names and one group per layer, as in the original's mask_rcnn_coco.h5 or in the "
+                           "files that `model.keras_model.save_weights('name.h5')` writes here.")
     layers = {}
     for name in names:
         group = find(root, name)
         weights = load_names(group, "weight_names") if isinstance(group, h5py.Group) else None
         if weights is None:
-            raise ValueError(f"{path} is not whole: it lists the layer {name!r}, which is missing. {_AGAIN}")
+            raise _LayoutError(f"{path} is not whole: it lists the layer {name!r}, which is missing. {_AGAIN}")
         layers[name] = {weight: find(group, weight) for weight in weights}
         for weight, array in layers[name].items():
             check_array(path, weight, array)
@@ -236,15 +277,15 @@ def _foreign_layout(file: h5py.File) -> str:
 def check_array(path: str | os.PathLike, name: str, array: object) -> None:
     """Raises a ValueError unless an array is there, whole, within its file, and of numbers; reads none of them."""
     if isinstance(array, h5py.Dataset) and (array.is_virtual or array.external):
-        raise ValueError(f"{path}: the numbers of the array {name!r} lie in another file, which is not opened. Save "
-                         "the weights as one file.")
+        raise _LayoutError(f"{path}: the numbers of the array {name!r} lie in another file, which is not opened. Save "
+                           "the weights as one file.")
     # Space is given to an array when it is first written: one without space was cut short by the end of its writer.
     # An array of no shape at all (HDF5's null dataspace) holds nothing either.
     is_array = isinstance(array, h5py.Dataset) and array.shape is not None
     if not is_array or (array.size and not (array.id.get_storage_size() and _has_chunks(array))):
-        raise ValueError(f"{path} is not whole: it lists the array {name!r}, which is missing. {_AGAIN}")
+        raise _LayoutError(f"{path} is not whole: it lists the array {name!r}, which is missing. {_AGAIN}")
     if array.dtype.kind not in "fiu":
-        raise ValueError(f"{path}: the array {name!r} holds {array.dtype}, not numbers.")
+        raise _LayoutError(f"{path}: the array {name!r} holds {array.dtype}, not numbers.")
 
 
 def _has_chunks(array: h5py.Dataset) -> bool:
