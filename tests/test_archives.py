@@ -1,5 +1,6 @@
 """Zip archives, good, damaged and malicious."""
 
+import errno
 import os
 import re
 import warnings
@@ -130,3 +131,35 @@ def test_a_disk_without_room_is_not_filled(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"needs 513,002 bytes, 500 are free") as caught:
         unpack(make_zip(tmp_path / "v.zip"), tmp_path / "data", verbose=0)
     assert caught.value.errno == 28 and contents(tmp_path / "data") == {}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs the file names of POSIX")
+@pytest.mark.parametrize("name, there", [
+    ("x" * 300, None), ("x" * 252, None), ("y" * 300 + "/x", None), ("a/" * 3000 + "x", None),
+    ("taken/x", "taken"), ("val2017/c", "val2017/c/d"), ("val2017/c", "val2017/c.part/d"),
+])  # fmt: skip
+def test_names_that_cannot_be_had_are_named_before_anything_is_written(tmp_path, name, there):
+    folder = tmp_path / "data"
+    if there:
+        (folder / there).parent.mkdir(parents=True)
+        (folder / there).write_bytes(b"mine")
+    archive = make_zip(tmp_path / "v.zip", FILES | {name: b"more"})
+    says = rf"v\.zip has a file '{name}', which cannot be written to .*/data/.* \([A-Z].*\)\. Unpack into an empty"
+    with pytest.raises(ValueError, match=says):
+        unpack(archive, folder, verbose=0)
+    assert contents(tmp_path) == {"v.zip": archive.read_bytes()} | ({f"data/{there}": b"mine"} if there else {})
+    assert there or not folder.exists()
+
+
+@pytest.mark.parametrize("number, expected", [(errno.EINVAL, ValueError), (errno.ENOSPC, OSError)])
+def test_names_that_are_refused_when_they_are_written(tmp_path, monkeypatch, number, expected):
+    """As by disks that know fewer characters; a full disk is no matter of the name."""
+
+    def refuse(source, target):
+        raise OSError(number, os.strerror(number), str(target))
+
+    monkeypatch.setattr(archives.os, "replace", refuse)
+    says = r"v\.zip has a file 'val2017/a\.jpg'.*\(Invalid argument\)" if expected is ValueError else "No space"
+    with pytest.raises(expected, match=says) as caught:
+        unpack(make_zip(tmp_path / "v.zip"), tmp_path / "data", verbose=0)
+    assert type(caught.value) is expected and contents(tmp_path / "data") == {}

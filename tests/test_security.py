@@ -191,7 +191,8 @@ def test_a_hard_link_in_the_folder_is_not_written_through(tmp_path):
     assert other.read_bytes() == b"mine" and (folder / "a").read_bytes() == b"longer"
 
 
-@pytest.mark.parametrize("names", [("a", "a"), ("a", "a.part"), ("a.part", "a"), ("a/b", "a"), ("a", "./a")])
+@pytest.mark.parametrize("names", [("a", "a"), ("a", "a.part"), ("a.part", "a"), ("a/b", "a"), ("a", "./a"),
+                                   ("a.part/b", "a")])
 def test_no_file_of_an_archive_takes_the_place_of_another(tmp_path, names):
     archive = zip_with(tmp_path / "v.zip", [(name, name.encode(), stat.S_IFREG) for name in names])
     with pytest.raises(ValueError, match=r"v\.zip has the files a.* and a"):
@@ -213,16 +214,12 @@ def test_whatever_an_archive_holds_it_stays_in_its_folder(tmp_path_factory, draw
     folder = root / "deep" / "data"
     folder.mkdir(parents=True)
     archive = zip_with(root / "v.zip", drawn)
-    try:
-        result = attempt("archives", lambda: unpack(archive, folder, verbose=0), "v.zip")
-    except OSError as error:
-        assert error.errno is not None and str(folder) in str(error)  # a name that this file system cannot have
-        result = None
+    result = attempt("archives", lambda: unpack(archive, folder, verbose=0), "v.zip")
     outside = [path for path in root.rglob("*") if not path.is_relative_to(folder) and path != archive]
     assert outside == [root / "deep"]
     if isinstance(result, Refused):
         assert not list(folder.iterdir())
-    elif result is not None:
+    else:
         contents = sorted(content for name, content, _ in drawn if not name.endswith("/"))
         assert sorted(path.read_bytes() for path in folder.rglob("*") if path.is_file()) == contents
 

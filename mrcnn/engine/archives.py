@@ -1,5 +1,6 @@
 """Zip archives: downloaded, and unpacked safely, file by file."""
 
+import contextlib
 import errno
 import os
 import shutil
@@ -7,6 +8,7 @@ import stat
 import urllib.parse
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,6 +17,8 @@ from mrcnn.data.files import check_file
 from mrcnn.engine.downloads import download
 
 CHUNK = 1 << 18
+# What systems say of a name that they cannot have: too long, of forbidden characters, through a file, a folder's.
+_BAD_NAME = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP}
 
 
 def fetch(url: str, folder: str | os.PathLike, verbose: int = 1) -> Path:
@@ -67,8 +71,9 @@ def unpack(archive: str | os.PathLike, folder: str | os.PathLike, verbose: int =
 
     Raises:
         FileNotFoundError: there is no such archive.
-        ValueError: it is no zip archive, is damaged or encrypted, or holds a link or a file that would lie outside of
-            `folder`, also by a link that is there; nothing is written then, unless the damage shows later.
+        ValueError: it is no zip archive, is damaged or encrypted, or holds a link, a file that would lie outside of
+            `folder`, also by a link that is there, or one whose name cannot be had there; nothing is written then,
+            unless the damage shows later.
         OSError: there is too little room (none is taken then), or a file cannot be written.
     """
     folder = Path(folder)
@@ -78,6 +83,7 @@ def unpack(archive: str | os.PathLike, folder: str | os.PathLike, verbose: int =
             wanted = [(member, folder / _safe_name(archive, member)) for member in opened.infolist()
                       if not member.filename.endswith("/")]
             _check_names(archive, folder, [path for _, path in wanted])
+            _check_places(archive, folder, wanted)
             wanted = [(member, path) for member, path in wanted if not _is_there(path, member.file_size)]
             _check_links(archive, folder, {path.parent for _, path in wanted})
             folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +92,8 @@ def unpack(archive: str | os.PathLike, folder: str | os.PathLike, verbose: int =
             with Progress(*columns, disable=not verbose) as progress:
                 task = progress.add_task(f"unpacking {Path(archive).name}", total=sum(m.file_size for m, _ in wanted))
                 for member, path in wanted:
-                    _unpack_file(opened, member, path)
+                    with _naming(archive, member, path):
+                        _unpack_file(opened, member, path)
                     progress.update(task, advance=member.file_size)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise ValueError(f"{archive} is no whole zip archive ({error}). Fetch it again.") from error
@@ -116,16 +123,54 @@ def _check_names(archive: str | os.PathLike, folder: Path, paths: list[Path]) ->
         if path in files:
             raise ValueError(_two_files(archive, folder, path, path))
         files.add(path)
+    folders = {parent for path in paths for parent in path.parents}
     for path in paths:
-        # Each is written as {name}.part first, so that a file of the archive with this name would be lost.
-        for other in (path.with_name(f"{path.name}.part"), *path.parents):
-            if other in files:
+        # Each is written as {name}.part first, so that a file or a folder of the archive must not have this name.
+        for other in (_part(path), *path.parents):
+            if other in files or (other == _part(path) and other in folders):
                 raise ValueError(_two_files(archive, folder, path, other))
 
 
 def _two_files(archive: str | os.PathLike, folder: Path, path: Path, other: Path) -> str:
     names = " and ".join(str(one.relative_to(folder)) for one in (other, path))
     return f"{archive} has the files {names}, which cannot both be there. Nothing was unpacked; use another archive."
+
+
+def _check_places(archive: str | os.PathLike, folder: Path, wanted: list[tuple[zipfile.ZipInfo, Path]]) -> None:
+    """Raises a ValueError where a file cannot be: the system does not know such a name, or has a folder there."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    for member, path in wanted:
+        with _naming(archive, member, path):
+            # Each part of the name in a folder that exists: in one that does not, systems do not look at it.
+            for name in _part(path).relative_to(folder).parts:
+                _is_folder(there / name)
+            if _is_folder(path) or _is_folder(_part(path)):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+
+
+def _is_folder(path: Path) -> bool:
+    """As `Path.is_dir`, but links are none, and a name that cannot be is an error."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def _naming(archive: str | os.PathLike, member: zipfile.ZipInfo, path: Path) -> Iterator[None]:
+    """Names archive and file where the system refuses the name; other errors, such as of a full disk, go through."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _BAD_NAME:
+            raise
+        raise ValueError(f"{archive} has a file {member.filename!r}, which cannot be written to {path} "
+                         f"({error.strerror}). Unpack into an empty folder with a short path, or use another "
+                         "archive.") from error
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
 
 
 def _check_links(archive: str | os.PathLike, folder: Path, parents: set[Path]) -> None:
@@ -150,7 +195,7 @@ def _check_room(archive: str | os.PathLike, folder: Path, needed: int) -> None:
 
 def _unpack_file(opened: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = _part(path)
     try:
         part.unlink(missing_ok=True)                                        # what was cut off, or a link elsewhere
         with opened.open(member) as source, part.open("xb") as target:      # reading to the end compares the checksum
