@@ -1,5 +1,6 @@
 """Downloads from a server on this machine that cuts off, stalls, lies and changes its file."""
 
+import contextlib
 import hashlib
 import http.server
 import json
@@ -11,6 +12,7 @@ import time
 
 import pytest
 
+from mrcnn.data import transfers
 from mrcnn.engine import downloads
 from mrcnn.engine.downloads import download
 
@@ -46,6 +48,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Connection", "close")
         self.end_headers()
         stop = len(server.data) if server.cut is None else server.cut
+        if drip := getattr(server, "drip", 0):
+            for at in range(start, min(stop, start + drip), 10):  # ten bytes at a time, 25 times a second
+                with contextlib.suppress(OSError):  # who reads has gone
+                    self.wfile.write(server.data[at : at + 10])
+                if server.released.wait(0.04):
+                    return
+            start += drip
         self.wfile.write(server.data[start:stop])
         if server.stall:
             self.wfile.flush()
@@ -61,6 +70,7 @@ def server():
     made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     made.data, made.announced, made.status, made.requests = DATA, len(DATA), 200, []
     made.ranges, made.tagged, made.shift, made.cut, made.stall = True, True, 0, None, False
+    made.drip = 0  # bytes that come slowly, before the others
     made.released = threading.Event()
     made.url = f"http://127.0.0.1:{made.server_port}/mask_rcnn_coco.h5"
     threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True).start()
@@ -222,6 +232,27 @@ def test_stalled_server_times_out(server, path):
         download(server.url, path, verbose=0, timeout=0.3)
     assert time.monotonic() - begin < 5
     server.cut, server.stall = None, False
+    download(server.url, path, verbose=0)
+    assert path.read_bytes() == DATA
+
+
+def test_a_server_that_drips_is_given_up(server, path, monkeypatch):
+    """It is never silent, and would take two days for COCO's weights."""
+    monkeypatch.setattr(transfers, "WINDOW", 0.5)
+    server.drip = 1000
+    begin = time.monotonic()
+    with pytest.raises(ConnectionError, match=r"broke off after [1-9]\d* of .*too slow: \d+ bytes in \d.*Try again"):
+        download(server.url, path, verbose=0)
+    assert time.monotonic() - begin < 3
+    server.drip = 0
+    download(server.url, path, verbose=0)
+    assert path.read_bytes() == DATA
+
+
+def test_a_server_that_hesitates_is_waited_for(server, path, monkeypatch):
+    monkeypatch.setattr(transfers, "WINDOW", 0.5)
+    monkeypatch.setattr(transfers, "SLOWEST", 20)
+    server.drip = 500
     download(server.url, path, verbose=0)
     assert path.read_bytes() == DATA
 

@@ -243,6 +243,21 @@ def test_photos_from_a_server_have_a_time_limit_and_whole_length(server, monkeyp
         photos.load_image(0)
 
 
+def test_photos_from_a_server_have_a_largest_size_and_a_slowest_speed(server, monkeypatch):  # noqa: F811
+    photos = Dataset()
+    photos.add_image("web", "one", server.url)
+    monkeypatch.setattr("mrcnn.data.dataset.LARGEST", 1_000_000)
+    for announced in (len(server.data), None, 10**15):
+        server.announced = announced
+        with pytest.raises(ValueError, match=r"image 'one' of source 'web' \(http.*more than 1,000,000 bytes"):
+            photos.load_image(0)
+    server.announced, server.drip = len(server.data), 1000
+    monkeypatch.setattr("mrcnn.data.dataset.LARGEST", 2_000_000)
+    monkeypatch.setattr("mrcnn.data.transfers.WINDOW", 0.5)
+    with pytest.raises(ValueError, match=r"image 'one' of source 'web' \(http.*too slow"):
+        photos.load_image(0)
+
+
 def test_names_in_annotation_files_are_never_fetched(server, tmp_path):  # noqa: F811
     from coco_folders import annotation, load, make_folder
 

@@ -1,5 +1,6 @@
 """The base class of data sets."""
 
+import http.client
 import io
 import os
 import urllib.request
@@ -9,10 +10,12 @@ import PIL.Image
 import skimage  # its modules are loaded when they are used
 
 from mrcnn.data.files import check_file, kind_of_no_file
+from mrcnn.data.transfers import chunks
 from mrcnn.geometry.images import standardize_image
 
 ADDRESSES = ("http://", "https://", "ftp://", "file://")
 TIMEOUT = 30.0  # seconds of silence after which a server of an image counts as gone
+LARGEST = 1 << 29  # bytes of an image from a server, which are read into memory
 # Modes of PIL whose channels mean something else, and what to make of them. K of CMYK would pass for an alpha channel.
 CONVERTED = {"CMYK": "RGB", "YCbCr": "RGB", "P": "RGBA", "PA": "RGBA"}
 
@@ -192,6 +195,7 @@ class Dataset:
             raise FileNotFoundError(f"{where}: there is no such file; check the path given to add_image") from error
         except Exception as error:  # each reader has its own kinds of errors
             reason = (isinstance(error, ValueError) and kind_of_no_file(info["path"])) or type(error).__name__
+            reason += f": {error}" if os.fspath(info["path"]).lower().startswith(ADDRESSES) else ""
             raise ValueError(
                 f"{where} cannot be read ({reason}). Is it a whole image file of a common format?"
             ) from error
@@ -272,9 +276,17 @@ def _read_image(path):
 
 
 def _fetch_image(address):
-    # The answer is read to its announced end; one that breaks off is an error.
+    content = io.BytesIO()
     with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:
-        content = io.BytesIO(answer.read())
+        announced = int(answer.headers.get("Content-Length") or 0)
+        arriving = chunks(answer)
+        while announced <= LARGEST and content.tell() <= LARGEST and (chunk := next(arriving, None)):
+            content.write(chunk)
+    if max(announced, content.tell()) > LARGEST:
+        raise ValueError(f"more than {LARGEST:,} bytes, which are not read from a server; fetch it as a file")
+    if content.tell() < announced:
+        raise http.client.IncompleteRead(content.getvalue(), announced - content.tell())
+    content.seek(0)
     colours = _converted(content)
     content.seek(0)
     return skimage.io.imread(content) if colours is None else colours

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-CHUNK = 1 << 18
+from mrcnn.data.transfers import chunks
 
 
 def download(url: str, path: str | os.PathLike, expected_length: int | None = None,
@@ -32,8 +32,8 @@ def download(url: str, path: str | os.PathLike, expected_length: int | None = No
         timeout: seconds of silence after which the server counts as gone.
 
     Raises:
-        ConnectionError: the server cannot be reached, answers with an error, falls silent or cuts off; what arrived is
-            kept for the next attempt.
+        ConnectionError: the server cannot be reached, answers with an error, falls silent, sends less than 1,000 bytes
+            a second over a minute, or cuts off; what arrived is kept for the next attempt.
         ValueError: `url` cannot be asked for, the file has another length than expected, or `check` refused it.
         OSError: it cannot be written (the disk is full, ...); what arrived is kept.
     """
@@ -139,9 +139,10 @@ def _copy(url: str, response, part: Path, done: int, total: int | None, verbose:
                TimeRemainingColumn())
     with part.open("ab") as file, Progress(*columns, disable=not verbose) as progress:
         task = progress.add_task(part.name.removesuffix(".part"), total=total, completed=done)
+        arriving = chunks(response)
         while True:
             try:
-                chunk = response.read1(CHUNK)
+                chunk = next(arriving, b"")
             except (OSError, http.client.HTTPException) as error:
                 file.flush()
                 raise ConnectionError(_interrupted(url, part, total, str(error) or type(error).__name__)) from error

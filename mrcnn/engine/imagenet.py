@@ -1,11 +1,17 @@
 """ImageNet weights for the two residual backbones."""
 
+import hashlib
 import os
 import re
-import socket
 import sys
+import tempfile
+from pathlib import Path
 
 import keras
+
+from mrcnn.data.files import check_file
+from mrcnn.distribution import processes
+from mrcnn.engine.downloads import download
 
 ENVIRONMENT = "MRCNN_IMAGENET_URL"
 RESNET50_URL = "https://github.com/fchollet/deep-learning-models/releases/download/v0.2/"
@@ -29,8 +35,9 @@ def imagenet_weights(backbone: str, cache_dir: str | None = None) -> str:
         Path of a file to load by name.
 
     Raises:
-        ValueError: there are no weights for this backbone, or the file came out damaged.
-        ConnectionError: it cannot be fetched.
+        ValueError: there are no weights for this backbone, or what the address has is another file.
+        ConnectionError: it cannot be fetched; what arrived is kept for the next attempt.
+        OSError: it cannot be written (the disk is full, ...).
     """
     sources = {"resnet50": _resnet50, "resnet101": _resnet101}
     if backbone not in sources:
@@ -38,18 +45,54 @@ def imagenet_weights(backbone: str, cache_dir: str | None = None) -> str:
                          "Load a file of your own with load_weights(path, by_name=True).")
     folder, name, md5 = sources[backbone]()
     url = f"{(os.environ.get(ENVIRONMENT) or folder).rstrip('/')}/{name}"
-    # Keras opens the address without a time limit: a server that goes silent would hold the program for ever.
-    previous = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)
+    folders = _cache_folders(cache_dir)
+    for path in (folder / name for folder in folders):
+        check_file(path)
+        if path.exists():
+            if _md5(path) == md5:
+                return str(path)
+            print(f"{path} is not the expected file (MD5 {md5}), and is fetched again")
+    folder = next((folder for folder in folders if _is_writable(folder)), folders[0])
+    _fetch(url, folder / name, md5, backbone)
+    return str(folder / name)
+
+
+def _fetch(url: str, path: Path, md5: str, backbone: str) -> None:
+    def check(part):
+        if (found := _md5(part)) != md5:
+            raise ValueError(f"{url} is not the expected file: its MD5 is {found}, not {md5}. Set {ENVIRONMENT} to a "
+                             f"folder that has the true {path.name}, or load a file of your own.")
+
+    # Processes that train together may all be here: none shall write to the part of another.
+    number = processes.index()
+    own = path.with_name(f"{path.name}.{number}") if number else path
+    print(f"Downloading {url}")
     try:
-        return keras.utils.get_file(name, url, cache_subdir="models", file_hash=md5, cache_dir=cache_dir)
-    except ValueError as error:
-        raise ValueError(f"{url} is not the expected file (MD5 {md5}): {error}") from error
-    except Exception as error:      # Keras raises a bare Exception when the server refuses
+        download(url, own, check=check, timeout=TIMEOUT)
+    except ConnectionError as error:
         raise ConnectionError(f"Cannot fetch the ImageNet weights of {backbone} from {url}: {error}. Try again, set "
-                              f"{ENVIRONMENT} to a folder that has {name}, or load a file of your own.") from error
-    finally:
-        socket.setdefaulttimeout(previous)
+                              f"{ENVIRONMENT} to a folder that has {path.name}, or load a file of your own.") from error
+    os.replace(own, path)
+
+
+def _cache_folders(cache_dir: str | None) -> list[Path]:
+    """Where Keras keeps its weights, and where it does so when it must not write there."""
+    home = cache_dir or os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
+    temporary = "/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir()
+    return [Path(home).expanduser() / "models", Path(temporary, ".keras", "models")]
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+def _md5(path: str | os.PathLike) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _resnet50() -> tuple[str, str, str]:
