@@ -60,19 +60,18 @@ def test_epochs_that_take_longer_are_told():
 
 def test_photos_after_the_warm_up_have_new_sizes_of_the_same_molded_shapes():
     """Whatever is kept for each size would grow with them; the network itself sees what it has seen."""
-    photos, seen, molded, new = soak.Photos(warm=40), set(), set(), 0
-    for call in range(200):
+    warm, seen, shapes, new = 400, set(), {}, 0
+    photos = soak.Photos(warm)
+    for call in range(2000):
         sizes = [image.shape[:2] for image in photos.of(call)]
         assert len(sizes) == 1 + call % soak.CYCLE % 3
+        assert shapes.setdefault(call % soak.CYCLE, list(map(soak.molded_shape, sizes))) == [
+            soak.molded_shape(size) for size in sizes]
         fresh = set(sizes) - seen
-        kinds = {soak.molded_shape(size) for size in sizes}
-        if call < 40:
-            molded |= kinds
-        assert kinds <= molded
-        assert call < soak.CYCLE or call >= 40 or not fresh
-        new += len(fresh) if call >= 40 else 0
+        assert not fresh or call < soak.CYCLE or call >= warm
+        new += len(fresh) if call >= warm else 0
         seen |= fresh
-    assert new == photos.new > 80
+    assert new == photos.new > 800
     for size in ((65, 128), (129, 192), (200, 70)):
         padded = resize_image(np.zeros((*size, 3), np.uint8), 64, 64, mode="pad64")[0]
         assert soak.molded_shape(size) == padded.shape[:2]
