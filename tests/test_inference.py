@@ -167,11 +167,17 @@ MOLDED, METAS, _ = mold_inputs([tiny.photo(32, 48), tiny.photo(48, 32)], molding
     (MOLDED[..., :1], METAS, r"molded_images\[0\]: the network takes \[height, width, 3\].*received \(64, 64, 1\)"),
     ([MOLDED[0], None], METAS, r"molded_images\[1\].*received \(\)"),
     (np.zeros((2, 0, 64, 3)), METAS, r"molded_images\[0\].*received \(0, 64, 3\)"),
-    (np.where([[[[True]]], [[[False]]]], MOLDED, np.nan), METAS, r"molded_images\[1\] must hold finite numbers"),
+    (np.where([[[[True]]], [[[False]]]], MOLDED, np.nan), METAS,
+     r"molded_images\[1\] must hold finite numbers; received nan at \[0, 0, 0\]\. Use"),
+    (np.where(np.arange(MOLDED.size).reshape(MOLDED.shape) < 64 * 3 * 7 + 3 * 5 + 2, MOLDED, -np.inf), METAS,
+     r"molded_images\[0\] must hold finite numbers; received -inf at \[7, 5, 2\]\. Use"),
     (MOLDED, METAS[:, :15], r"image_metas\[0\]: with NUM_CLASSES = 4 a meta has 16 numbers; received \(15,\)"),
     (MOLDED, [METAS[0], None], r"image_metas\[1\]: .*received \(\)"),
-    (MOLDED, np.full_like(METAS, np.inf), r"image_metas\[0\] must hold finite numbers"),
-    (MOLDED.astype(object), METAS, r"molded_images\[0\] must hold finite numbers; received object"),
+    (MOLDED, np.full_like(METAS, np.inf), r"image_metas\[0\] must hold finite numbers; received inf at \[0\]\. Use"),
+    (MOLDED.astype(object), METAS, r"molded_images\[0\] must hold numbers; received object\. Use"),
+    (MOLDED.astype(complex), METAS, r"molded_images\[0\] must hold numbers; received complex128\. Use"),
+    (np.array(3.0), METAS, r"molded_images must be an array or a list.*received array\(3\.\)"),
+    (MOLDED, np.array(None), r"image_metas must be an array or a list.*received array\(None"),
 ])  # fmt: skip
 def test_what_was_not_molded_for_this_network_says_so(images, metas, message):
     with pytest.raises(ValueError, match=message):

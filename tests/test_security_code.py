@@ -79,7 +79,8 @@ def test_no_shell_no_other_program_and_no_code_from_files(path):
     "from asyncio.subprocess import create_subprocess_exec", "torch.load(x)", "torch.hub.load(x)", "torch.jit.load(x)",
     "from torch import load", "from numpy import load", "tf.saved_model.load(x)", "import ctypes",
     "ctypes.CDLL('x.so')", "from ctypes import CDLL", "np.ctypeslib.load_library('x', '.')",
-    "importlib.import_module('ctypes')", "tf.load_op_library('x.so')", "importlib.util.spec_from_file_location('x', 'x.py')", "pd.read_pickle(x)",
+    "importlib.import_module('ctypes')", "tf.load_op_library('x.so')", "pd.read_pickle(x)",
+    "importlib.util.spec_from_file_location('x', 'x.py')",
     "concurrent.futures.ProcessPoolExecutor()", "shutil.unpack_archive(x)",
 ])  # fmt: skip
 def test_the_search_finds(line):

@@ -205,7 +205,7 @@ def detect_molded(molded_images, image_metas, predict, verbose=0, masks="full", 
     """
     check_mask_kind(masks)
     for name, rows in (("molded_images", molded_images), ("image_metas", image_metas)):
-        if not hasattr(rows, "__len__"):
+        if not hasattr(rows, "__len__") or getattr(rows, "ndim", 1) == 0:  # an array of no axes
             raise ValueError(f"{name} must be an array or a list, as mold_inputs() returns it; received {rows!r}")
     if molding is not None:
         _check_molded(molded_images, image_metas, molding)
@@ -246,9 +246,13 @@ def _check_molded(images, metas, molding):
 
 def _check_finite(name, values):
     values = np.asarray(values)
-    if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
-        raise ValueError(f"{name} must hold finite numbers; received {values.dtype}, with NaN or infinity if that is "
-                         "a number. Use what mold_inputs() returned")
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must hold numbers; received {values.dtype}. Use what mold_inputs() returned")
+    finite = np.isfinite(values)
+    if not finite.all():
+        place = tuple(int(at) for at in np.unravel_index(np.argmin(finite), values.shape))
+        raise ValueError(f"{name} must hold finite numbers; received {values[place]} at {list(place)}. Use what "
+                         "mold_inputs() returned")
 
 
 def in_batches(images, metas, batch_size, run):
