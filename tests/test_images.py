@@ -210,6 +210,15 @@ def test_the_scale_is_known_without_resizing(arguments, scale):
     assert images.resize_image(np.ones((50, 100, 3), np.uint8), *arguments)[2] == scale
 
 
+@pytest.mark.parametrize("shape", [(0, 100), (50, 0, 3), (0, 0), (-1, 5)])
+def test_an_image_without_pixels_has_no_scale(shape):
+    for mode in ("square", "pad64", "crop"):
+        for sides in ((64, 128), (None, 128)):
+            with pytest.raises(ValueError, match=rf"image_shape must begin with.*received {re.escape(str(shape))}"):
+                images.resize_scale(shape, *sides, mode=mode)
+    assert images.resize_scale(shape, 64, 128, mode="none") == 1
+
+
 # ------------------------------------------------------------------ molding and meta
 @given(PIXELS)
 def test_molding_is_undone_up_to_truncation(image):

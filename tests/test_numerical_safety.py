@@ -1,6 +1,6 @@
 """At the edges of what data can be (nothing, one pixel, no area, too many, extreme numbers) all numbers stay finite.
 
-That a healthy step keeps its numbers is what the golden tests are for.
+That a healthy step keeps its numbers is what the golden tests are for. As these, the tests here run on each backend.
 """
 
 import keras
@@ -19,12 +19,11 @@ from mrcnn.geometry import masks as pixel_masks
 from mrcnn.geometry import metrics
 from mrcnn.network import assemble, losses, tensors
 from mrcnn.network.roi_align import pyramid_levels
-from mrcnn.network.sampling import detection_targets
+from mrcnn.network.sampling import detection_targets, relative_to_boxes
 
 STD_DEV = [0.1, 0.1, 0.2, 0.2]
 SIDE = 64
 FEW = settings(max_examples=30, deadline=None)
-with_gradients = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="asks TensorFlow for gradients")
 
 
 def numbers(shape, most):
@@ -49,50 +48,62 @@ def edge_boxes(draw, count, side=SIDE):
 
 
 # ------------------------------------------------------------------ losses
-def value_and_gradient(function, prediction):
-    """Of a loss, a function of one tensor."""
-    import tensorflow as tf
+def value_and_gradient(function, at):
+    """The sum of what a function of one tensor returns, and its gradient, by the backend's own means."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
 
-    prediction = tf.convert_to_tensor(prediction)
-    with tf.GradientTape() as tape:
-        tape.watch(prediction)
-        value = function(prediction)
-    return float(value), np.asarray(tape.gradient(value, prediction))
+        value, gradient = jax.value_and_grad(lambda x: function(x).sum())(tensor(at))
+    elif backend == "torch":
+        at = tensor(at).requires_grad_()
+        value = function(at).sum()
+        value.backward()
+        value, gradient = value.detach(), at.grad
+    else:
+        import tensorflow as tf
+
+        at = tf.convert_to_tensor(at)
+        with tf.GradientTape() as tape:
+            tape.watch(at)
+            value = tf.reduce_sum(function(at))
+        gradient = tape.gradient(value, at)
+    return float(value), array(gradient)
 
 
-@with_gradients
 @FEW
 @given(st.data())
 def test_losses_and_their_gradients_are_finite(data):
-    match = data.draw(whole((2, 6, 1), -1, 1))
-    ids = data.draw(whole((2, 5), 0, 2))
-    active = data.draw(whole((2, 3), 0, 1))
+    match, ids, active = (data.draw(whole(*limits)) for limits in (((2, 6, 1), -1, 1), ((2, 5), 0, 2), ((2, 3), 0, 1)))
     deltas, targets = data.draw(numbers((2, 6, 4), 1e6)), data.draw(numbers((2, 4, 4), 1e6))
     binary = data.draw(hnp.arrays(np.float32, (2, 5, 2, 2), elements=st.sampled_from([0.0, 1.0])))
     shares = data.draw(hnp.arrays(np.float32, (2, 5, 2, 2, 3), elements=st.sampled_from([0.0, 1e-30, 0.5, 1.0])))
     box_targets = data.draw(numbers((2, 5, 4), 1e6))
+    counts = ((match != 0).any(), (match == 1).any(), active.any(), ids.any(), ids.any())
+    match, ids, active = (tensor(values, "int32") for values in (match, ids, active))
+    targets, binary, box_targets = tensor(targets), tensor(binary), tensor(box_targets)
     cases = {
-        "rpn_class": (lambda x: losses.rpn_class_loss(match, x), numbers((2, 6, 2), 1e6), (match != 0).any()),
-        "rpn_bbox": (lambda x: losses.rpn_bbox_loss(tensor(targets), match, x), st.just(deltas), (match == 1).any()),
-        "class": (lambda x: losses.mrcnn_class_loss(ids, x, active), numbers((2, 5, 3), 1e6), active.any()),
-        "bbox": (lambda x: losses.mrcnn_bbox_loss(box_targets, ids, x), numbers((2, 5, 3, 4), 1e6), ids.any()),
-        "mask": (lambda x: losses.mrcnn_mask_loss(binary, ids, x), st.just(shares), ids.any()),
+        "rpn_class": (lambda x: losses.rpn_class_loss(match, x), numbers((2, 6, 2), 1e6)),
+        "rpn_bbox": (lambda x: losses.rpn_bbox_loss(targets, match, x), st.just(deltas)),
+        "class": (lambda x: losses.mrcnn_class_loss(ids, x, active), numbers((2, 5, 3), 1e6)),
+        "bbox": (lambda x: losses.mrcnn_bbox_loss(box_targets, ids, x), numbers((2, 5, 3, 4), 1e6)),
+        "mask": (lambda x: losses.mrcnn_mask_loss(binary, ids, x), st.just(shares)),
     }
-    for name, (function, predictions, counts) in cases.items():
+    for (name, (function, predictions)), counted in zip(cases.items(), counts, strict=True):
         value, gradient = value_and_gradient(function, data.draw(predictions))
         assert np.isfinite(value) and value >= 0 and np.isfinite(gradient).all(), name
-        if not counts:
+        if not counted:
             assert value == 0 and not gradient.any(), name
 
 
 def test_losses_of_nothing_are_zero():
-    none = np.zeros((2, 4), np.int32)
-    logits, flags, boxes = tensor(np.full((2, 4, 3), 5.0)), np.zeros((2, 3), np.int32), tensor(np.ones((2, 4, 4)))
+    none, flags = tensor(np.zeros((2, 4)), "int32"), tensor(np.zeros((2, 3)), "int32")
+    logits, boxes, masks = (tensor(np.ones((2, 4, *sides))) for sides in ((3,), (4,), (2, 2)))
     assert float(array(losses.rpn_class_loss(none[..., None], logits[..., :2]))) == 0
     assert float(array(losses.rpn_bbox_loss(boxes, none[..., None], boxes + 1))) == 0
-    assert float(array(losses.mrcnn_class_loss(none, logits, flags))) == 0
+    assert float(array(losses.mrcnn_class_loss(none, 5 * logits, flags))) == 0
     assert float(array(losses.mrcnn_bbox_loss(boxes, none, tensor(np.zeros((2, 4, 3, 4)))))) == 0
-    assert float(array(losses.mrcnn_mask_loss(np.ones((2, 4, 2, 2), "f4"), none, np.ones((2, 4, 2, 2, 3), "f4")))) == 0
+    assert float(array(losses.mrcnn_mask_loss(masks, none, tensor(np.ones((2, 4, 2, 2, 3)))))) == 0
 
 
 # ------------------------------------------------------------------ boxes
@@ -106,6 +117,28 @@ def test_deltas_between_any_boxes_are_finite(first, second):
     assert np.isfinite(deltas).all() and not deltas[~real].any()
     if real.any():
         np.testing.assert_allclose(deltas[real], pixel_boxes.box_refinement(first[real], second[real]), atol=1e-5)
+
+
+@FEW
+@given(edge_boxes(6), edge_boxes(6))
+def test_gradients_of_deltas_between_any_boxes_are_finite(first, second):
+    """They flow into the proposals, as they did in the original."""
+    _, gradient = value_and_gradient(lambda x: tensors.box_refinement(x, tensor(second)), first.astype("float32"))
+    assert np.isfinite(gradient).all()
+
+
+@FEW
+@given(edge_boxes(6), edge_boxes(6))
+@example(np.tile(np.array([[3, 3, 9, 9]], np.int32), (6, 1)), np.tile(np.array([[5, 5, 5, 9]], np.int32), (6, 1)))
+def test_places_within_any_boxes_are_finite(first, second):
+    rois, boxes = (pixel_boxes.norm_boxes(rows, (SIDE, SIDE)) for rows in (first, second))
+    inside = array(relative_to_boxes(tensor(rois), tensor(boxes)))
+    assert np.isfinite(inside).all()
+    assert np.isfinite(value_and_gradient(lambda x: relative_to_boxes(x, tensor(boxes)), rois)[1]).all()
+    assert np.isfinite(value_and_gradient(lambda x: relative_to_boxes(tensor(rois), x), boxes)[1]).all()
+    real = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    wanted = (rois[real] - np.tile(boxes[real, :2], 2)) / np.tile(boxes[real, 2:] - boxes[real, :2], 2)
+    np.testing.assert_allclose(inside[real], wanted, rtol=1e-5, atol=1e-5)
 
 
 @FEW

@@ -227,10 +227,16 @@ def resize_scale(image_shape, min_dim=None, max_dim=None, min_scale=None, mode="
 
     Returns:
         number.
+
+    Raises:
+        ValueError: a side is no positive number.
     """
     if mode == "none":
         return 1
     short, long = sorted(image_shape[:2])
+    if not short > 0:
+        raise ValueError(f"image_shape must begin with a height and a width of 1 pixel or more; received "
+                         f"{tuple(image_shape)}")
     scale = max(1, min_dim / short) if min_dim else 1
     scale = max(scale, min_scale or 0)
     if mode == "square" and max_dim and round(long * scale) > max_dim:

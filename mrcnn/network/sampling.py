@@ -50,6 +50,7 @@ def relative_to_boxes(rois, boxes):
     """ROIs in the coordinates of other boxes, in which the mini masks lie; both [batch, N, 4] normalized."""
     origin = ops.concatenate([boxes[..., :2], boxes[..., :2]], axis=-1)
     size = boxes[..., 2:] - boxes[..., :2]
+    size = ops.where(size > 0, size, 1.0)  # a box without area has no coordinates, and must not bring NaN either
     return (rois - origin) / ops.concatenate([size, size], axis=-1)
 
 
