@@ -146,7 +146,7 @@ def is_plain(image, masks, class_ids):
             and masks.shape == (*image.shape[:2], len(class_ids)) and set(class_ids.tolist()) <= {1, 2, 3})  # fmt: skip
 
 
-@cases(0.12, masks=0.2, pixels=0.1)
+@cases(0.12, masks=0.2, pixels=0.05)
 @given(strategies.ground_truths(), st.booleans(), st.sampled_from(("square", "pad64", "crop")), st.integers(0, 99))
 def test_masks_of_all_kinds(truth, mini, mode, seed):
     settings = tiny.config(IMAGE_RESIZE_MODE=mode)
