@@ -138,7 +138,7 @@ def test_good_coco_files_give_their_masks(folder, drawn):
     check_coco(*result, document, truth)
 
 
-@cases(0.2, masks=0.05)
+@cases(0.2, masks=0.02)
 @given(documents.coco_documents(), st.lists(strategies.mutations, min_size=1, max_size=4))
 def test_mutated_coco_files(folder, drawn, changes):
     content = strategies.to_bytes(strategies.mutated(drawn[0], changes))
@@ -180,7 +180,7 @@ def test_a_region_that_nobody_can_use_is_named(folder, drawn):
     assert isinstance(result, Refused) and region in str(result.error)
 
 
-@cases(0.12, masks=0.03)
+@cases(0.12)  # of which a tenth is accepted: too few to ask for a number of masks
 @given(documents.via_documents(), st.lists(strategies.mutations, min_size=1, max_size=4))
 def test_mutated_via_files(folder, document, changes):
     content = strategies.to_bytes(strategies.mutated(document, changes))
