@@ -53,7 +53,7 @@ long-core: $(VENV)/.dev  ## long: the demo with other seeds, further training st
 	$(LONG_TESTS) -m "long and not data" --ignore=tests/faults \
 		$(addprefix --ignore=tests/test_,devices.py processes.py soak.py repeatability.py)
 
-long-cases: $(VENV)/.dev  ## long: 12,950 cases of bad input; their outcomes go to docs/reliability/cases.json
+long-cases: $(VENV)/.dev  ## long: 12,960 cases of bad input; their outcomes go to docs/reliability/cases.json
 	MRCNN_CASES=10000 MRCNN_CASES_REPORT=docs/reliability/cases.json $(PY) -m pytest tests/faults/test_cases_*.py \
 		tests/test_security.py
 

@@ -1,7 +1,7 @@
 """How many cases of bad input are tried, and what may come of one: a good result, or a clear error of ours.
 
 The environment variable MRCNN_CASES is the number that each test here, and one in test_security.py, takes a share of.
-The shares add up to SHARES: 500 make 648 cases, 10,000 make 12,950. Up to 500 they are the same ones each time, so that
+The shares add up to SHARES: 500 make 648 cases, 10,000 make 12,960. Up to 500 they are the same ones each time, so that
 a change elsewhere does not meet bad luck; more are drawn anew. With MRCNN_CASES_REPORT the outcomes are written there
 as JSON, if all tests of a session passed and none of these was left out.
 """
@@ -21,7 +21,7 @@ import reliability
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = 500
-SHARES = 1.295  # of all tests; a new one, or another share, belongs into this sum
+SHARES = 1.296  # of all tests; a new one, or another share, belongs into this sum
 TOTAL = int(os.environ.get("MRCNN_CASES") or SAMPLE)
 REPORT = os.environ.get("MRCNN_CASES_REPORT")
 LIMIT = 120  # seconds, after which a case counts as one that hangs: Python ends with a traceback
@@ -98,13 +98,13 @@ def attempt(kind, action, *names, begins=False):
         message = str(error)
         is_good = place.filename.startswith(OUR_CODE) and any(is_there(message, name) for name in names)
         if not is_good:
-            outcomes[kind]["failed"] += 1
+            outcomes[kind]["other errors"] += 1
             raise AssertionError(f"{place.filename}:{place.lineno} says {type(error).__name__}: {message!r}, without "
                                  f"any of {names}") from error
         outcomes[kind]["refused"] += 1
         return Refused(error)
-    except BaseException:
-        outcomes[kind]["failed"] += 1
+    except BaseException:  # a failure, unless the test knows the error, as one of the file system
+        outcomes[kind]["other errors"] += 1
         raise
     finally:
         faulthandler.cancel_dump_traceback_later()
@@ -127,9 +127,10 @@ def pytest_sessionfinish(session, exitstatus):
     """Publishes the outcomes, unless tests failed or were left out; a hook of pytest, which conftest.py hands on."""
     if not REPORT or not outcomes:
         return
-    failed, shares = sum(counts["failed"] for counts in outcomes.values()), sum(finished.values())
-    if exitstatus == 0 and not failed and math.isclose(shares, SHARES):
+    shares = sum(finished.values())
+    if exitstatus == 0 and math.isclose(shares, SHARES):
         write_report(ROOT / REPORT)
     else:
-        print(f"\nThe outcomes are not written to {REPORT}: exit status {int(exitstatus)}, {failed} cases failed, "
-              f"tests of the shares {shares:.3f} passed, of all {SHARES}.")  # fmt: skip
+        errors = sum(counts["other errors"] for counts in outcomes.values())
+        print(f"\nThe outcomes are not written to {REPORT}: exit status {int(exitstatus)}, {errors} other errors than "
+              f"expected ones, tests of the shares {shares:.3f} passed, of all {SHARES}.")  # fmt: skip
