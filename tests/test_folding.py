@@ -1,11 +1,13 @@
 """Batch normalization folded into the layer before it: where, and with the same numbers."""
 
+import math
+
 import keras
 import numpy as np
 import tiny
 from keras import layers, ops
 
-from mrcnn.network import assemble
+from mrcnn.network import assemble, folding
 from mrcnn.network.folding import foldable, folded
 from mrcnn.network.layers import BatchNorm
 
@@ -53,6 +55,16 @@ def test_what_can_be_folded():
     pairs = zip(model.run_layers(inputs, False, folded(model)), model.run_layers(inputs, False), strict=True)
     for got, want in pairs:
         np.testing.assert_allclose(*map(ops.convert_to_numpy, (got, want)), atol=1e-5)
+
+
+def test_large_kernels_are_left_alone(monkeypatch):
+    """A scaled copy of the box head's first kernel would take 51 MB."""
+    model = assemble.build_model("inference", tiny.config())
+    large = model.get_layer("mrcnn_class_conv1")
+    pair = {large, model.get_layer("mrcnn_class_bn1")}
+    assert pair <= set(folded(model))
+    monkeypatch.setattr(folding, "_LARGEST", math.prod(large.kernel.shape) - 1)
+    assert not pair & set(folded(model)) and model.get_layer("conv1") in folded(model)
 
 
 def test_statistics_of_the_batch_are_not_folded():

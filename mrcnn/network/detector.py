@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+
 from keras import ops
 
 from mrcnn.network import kernels
 from mrcnn.network.compiled import compiled
 from mrcnn.network.folding import folded
+from mrcnn.network.rpn import in_strips
 
 
 class Detector:
     """Detections and their masks, computed by one compiled function with the weights of an inference model.
 
-    - Batch normalization is folded into the layer before it.
+    - Batch normalization is folded into the layer before it, and the RPN looks at some rows at a time.
     - The mask head sees the detections that exist (JAX, whose shapes are fixed: all rows), and its last layer makes the
       mask of the detected class alone.
     - What only a look into the model needs is left out.
@@ -48,7 +51,9 @@ class Detector:
             return _class_masks(mask_layer, features, ops.cast(found["rows"][..., 4], "int32"))
 
         mask_layer = self._model.get_layer("mrcnn_mask")
-        instead = {**folded(self._model), self._model.get_layer("detected_boxes"): boxes, mask_layer: masks}
+        rpn = self._model.get_layer("rpn_model")
+        instead = {**folded(self._model), rpn: functools.partial(in_strips, rpn),
+                   self._model.get_layer("detected_boxes"): boxes, mask_layer: masks}  # fmt: skip
         outputs = self._model.run_layers([images, image_metas, anchors], training=False, instead=instead)
         return outputs[0], outputs[3]
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 from keras import layers, ops
 
 from mrcnn.network.layers import ROIConv2D
 
+_LARGEST = 1_000_000  # numbers; the scaled copy of a larger kernel takes more memory and time than the pass it saves
 _FOLDED = (layers.Conv2D, layers.Dense, ROIConv2D)  # their kernels end with the axis that normalization scales
 
 
 def folded(model):
     """What takes the place of layers for normalization to need no pass of its own.
 
-    The kernel is scaled where the layer runs, at every call, so that weights may change. It is for detection: in
-    training the last digits, which differ, may decide which of two equal proposals stays.
+    The kernel is scaled where the layer runs, at every call, so that weights may change; large ones are not. It is
+    for detection: in training the last digits, which differ, may decide which of two equal proposals stays.
 
     Args:
         model: functional keras.Model.
@@ -24,6 +27,8 @@ def folded(model):
     """
     instead = {}
     for normalization, layer in foldable(model).items():
+        if math.prod(layer.kernel.shape) > _LARGEST:
+            continue
         instead[layer] = _with_normalization(layer, normalization)
         instead[normalization] = _nothing
     return instead

@@ -8,6 +8,8 @@ from keras import layers, ops
 
 from mrcnn.network.layers import EXACT, SparselyLearned
 
+STRIP = 64  # rows of a feature map
+
 
 def rpn_graph(feature_map, anchors_per_location, anchor_stride, channels=512):
     """The RPN on one feature map; its weights are shared by all levels.
@@ -39,6 +41,32 @@ def build_rpn_model(anchor_stride, anchors_per_location, depth, channels=512):
     feature_map = keras.Input((None, None, depth), dtype=dtype, name="input_rpn_feature_map")
     outputs = rpn_graph(feature_map, anchors_per_location, anchor_stride, channels)
     return keras.Model(feature_map, outputs, name="rpn_model")
+
+
+def in_strips(rpn, feature_map, rows=STRIP):
+    """What the RPN makes of a feature map, computed some rows at a time: so its widest layer takes little memory.
+
+    Each strip has the rows beside it, which the convolution of 3 x 3 sees; what is found there is left out. A map of
+    few rows, or whose sides are not known beforehand, is computed at once; and so are all if the RPN leaves places out.
+
+    Args:
+        rpn: what `build_rpn_model` returned.
+        feature_map: [batch, h, w, depth] float.
+        rows: of a strip.
+
+    Returns:
+        list of tensors, as `rpn` returns them.
+    """
+    height, width = feature_map.shape[1:3]
+    if None in (height, width) or height <= rows or rpn.get_layer("rpn_conv_shared").strides != (1, 1):
+        return rpn(feature_map)
+    in_row, strips = width * rpn.get_layer("rpn_class_raw").filters // 2, []
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        first, last = max(top - 1, 0), min(bottom + 1, height)
+        outputs = rpn(feature_map[:, first:last])
+        strips.append([output[:, (top - first) * in_row : (bottom - first) * in_row] for output in outputs])
+    return [ops.concatenate(parts, axis=1) for parts in zip(*strips, strict=True)]
 
 
 class Anchors(keras.layers.Layer):
