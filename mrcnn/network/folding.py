@@ -9,7 +9,7 @@ from keras import layers, ops
 
 from mrcnn.network.layers import ROIConv2D
 
-_LARGEST = 1_000_000  # numbers; the scaled copy of a larger kernel takes more memory and time than the pass it saves
+_LARGEST = 1_000_000  # numbers; a scaled copy of a larger kernel takes more memory than folding is worth
 _FOLDED = (layers.Conv2D, layers.Dense, ROIConv2D)  # their kernels end with the axis that normalization scales
 
 
