@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tiny
 
-from mrcnn.network import assemble, detection, kernels, proposals
+from mrcnn.network import assemble, detection, kernels, proposals, winograd
 from mrcnn.network.detector import Detector
 from mrcnn.network.tensors import clip_boxes
 
@@ -67,6 +67,20 @@ def test_changed_weights_count(config, model):
     model.get_layer("conv1").kernel.assign(model.get_layer("conv1").kernel * 1.5)
     assert np.abs(detector(*inputs)[0] - before).max() > 1e-3
     compare(detector, model, inputs)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="XLA compiles everything")
+def test_same_numbers_with_fewer_multiplications(config, model, monkeypatch):
+    uses, convolve = [], winograd.convolve
+    for name in ("_CHANNELS", "_PRODUCTS"):
+        monkeypatch.setattr(winograd, name, 1)  # every map is large enough
+    monkeypatch.setattr(winograd, "convolve", lambda *given: uses.append(given) or convolve(*given))
+    detector = Detector(model)
+    assert compare(detector, model, make_inputs(config), 5e-5).max() > 0
+    assert len(uses) == 9  # four levels of the pyramid, five of proposals
+    compare(detector, model, make_inputs(config, size=128, seed=1), 5e-5)
+    model.get_layer("fpn_p2").kernel.assign(model.get_layer("fpn_p2").kernel * 1.5)
+    compare(detector, model, make_inputs(config, seed=2), 5e-5)
 
 
 def test_nothing_is_detected():

@@ -167,22 +167,28 @@ def detect(images, molding, batch_size, predict, verbose=0, masks="full"):
         print(f"Processing {len(images)} images")
     results, pending = [None] * len(images), {}
 
-    def run(group):
+    def run(shape):
+        group = pending.pop(shape)
         found = predict([m.image for _, m in group], [m.meta for _, m in group])
-        for (index, molded), (rows, planes) in zip(group, found, strict=True):
-            shapes = molded.original_shape, molded.image.shape
-            results[index] = to_result(*unmold_detections(rows, planes, *shapes, molded.window, masks))
+        # without the molded images, whose memory the masks may need
+        group = [(index, (m.original_shape, shape, m.window)) for index, m in group]
+        for (index, unmolding), (rows, planes) in zip(group, found, strict=True):
+            results[index] = to_result(*unmold_detections(rows, planes, *unmolding, masks))
+
+    def add(index, image):
+        molded = molding.mold(image, f"images[{index}]")
+        shape = molded.image.shape
+        pending.setdefault(shape, []).append((index, molded))
+        return shape
 
     for index, image in enumerate(images):
-        molded = molding.mold(image, f"images[{index}]")
+        shape = add(index, image)
         if verbose:
             log("image", image)
-        group = pending.setdefault(molded.image.shape, [])
-        group.append((index, molded))
-        if len(group) == batch_size:
-            run(pending.pop(molded.image.shape))
-    for group in pending.values():
-        run(group)
+        if len(pending[shape]) == batch_size:
+            run(shape)
+    for shape in list(pending):
+        run(shape)
     return results
 
 

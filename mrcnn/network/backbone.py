@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from keras import layers
 
-from mrcnn.network.layers import BatchNorm
+from mrcnn.network.layers import BatchNorm, Conv2D
 
 STAGE4_BLOCKS = {"resnet50": 6, "resnet101": 23}
 
 
 def _conv_bn(x, filters, kernel_size, suffix, train_bn, strides=(1, 1), padding="valid", use_bias=True):
     """Convolution `res{suffix}` and its normalization `bn{suffix}`."""
-    conv = layers.Conv2D(
+    conv = Conv2D(
         filters, kernel_size, strides=strides, padding=padding, use_bias=use_bias, name=f"res{suffix}"
     )
     return BatchNorm(name=f"bn{suffix}")(conv(x), training=train_bn)

@@ -7,10 +7,11 @@ import math
 import keras
 from keras import layers, ops
 
-from mrcnn.network.layers import ROIConv2D
+from mrcnn.network import kernels, winograd
+from mrcnn.network.layers import Conv2D, ROIConv2D
 
 _LARGEST = 1_000_000  # numbers; a scaled copy of a larger kernel takes more memory than folding is worth
-_FOLDED = (layers.Conv2D, layers.Dense, ROIConv2D)  # their kernels end with the axis that normalization scales
+_FOLDED = (layers.Conv2D, layers.Dense, Conv2D, ROIConv2D)  # their kernels end with the axis that normalization scales
 
 
 def folded(model):
@@ -85,7 +86,10 @@ def _with_normalization(layer, normalization):
         scale = value(normalization.gamma, 1.0) * ops.rsqrt(normalization.moving_variance + normalization.epsilon)
         bias = 0.0 if layer.bias is None else layer.bias
         shift = (bias - normalization.moving_mean) * scale + value(normalization.beta, 0.0)
-        weights = [(layer.kernel, layer.kernel * scale)]
+        # All kernels would be scaled before the first is needed. A fused convolution does not bear to be told to wait.
+        with kernels.after(x if winograd.pays(x, layer.kernel) else None):
+            kernel = layer.kernel * scale
+        weights = [(layer.kernel, kernel)]
         if layer.bias is not None:
             weights.append((layer.bias, shift))
         with keras.StatelessScope(state_mapping=weights):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from keras import layers
 
+from mrcnn.network.layers import Conv2D
+
 
 def build_fpn(stages, channels):
     """Merges the backbone's stages top-down.
@@ -26,6 +28,6 @@ def build_fpn(stages, channels):
             [upsampled(merged[level + 1]), lateral[level](stages[level - 2])]
         )
     pyramid = [
-        layers.Conv2D(channels, (3, 3), padding="same", name=f"fpn_p{level}")(merged[level]) for level in (2, 3, 4, 5)
+        Conv2D(channels, (3, 3), padding="same", name=f"fpn_p{level}")(merged[level]) for level in (2, 3, 4, 5)
     ]
     return [*pyramid, layers.MaxPooling2D((1, 1), strides=2, name="fpn_p6")(pyramid[-1])]

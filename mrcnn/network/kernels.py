@@ -47,6 +47,13 @@ def has_own_kernels():
     return BACKEND == "tensorflow" and not _FOR_XLA.get()
 
 
+def has_gpu():
+    """Whether the backend computes on something other than a CPU."""
+    if BACKEND == "tensorflow":
+        return bool(tf.config.list_physical_devices("GPU"))
+    return jax.default_backend() != "cpu" if BACKEND == "jax" else ops.zeros(()).device.type != "cpu"
+
+
 def compiles(jit, devices=1):
     """What `Config.JIT` means here: whether XLA compiles the model.
 
@@ -64,7 +71,7 @@ def compiles(jit, devices=1):
         where = f"TensorFlow compiles for one device only, and GPU_COUNT = {devices}" if several else "torch has no XLA"
         raise ValueError(f'JIT = True: {where}. Use JIT = "auto", or set KERAS_BACKEND=jax')
     if jit == "auto":
-        return BACKEND == "tensorflow" and not several and bool(tf.config.list_physical_devices("GPU"))
+        return BACKEND == "tensorflow" and not several and has_gpu()
     return bool(jit)
 
 
@@ -93,7 +100,15 @@ def uniform(shape, seed):
     return tf.gather(drawn, tf.distribute.get_replica_context().replica_id_in_sync_group)
 
 
-# ---------------------------------------------------------------------------------------------------- rows of tensors
+# ----------------------------------------------------------------------------------------------------------- memory
+
+
+def after(x):
+    """A context: what is traced inside is computed when the tensor `x` is there, not before. None: it makes no demand.
+
+    TensorFlow computes as early as it can, and so holds results that are needed much later only.
+    """
+    return tf.control_dependencies([x]) if has_own_kernels() and x is not None else contextlib.nullcontext()
 
 
 def enable_memory_growth():
@@ -111,6 +126,9 @@ def enable_memory_growth():
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
     return len(gpus)
+
+
+# ---------------------------------------------------------------------------------------------------- rows of tensors
 
 
 def per_device(function, *tensors):

@@ -6,9 +6,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from mrcnn.network import kernels
 from mrcnn.network.layers import EXACT, SparselyLearned
 
-STRIP = 64  # rows of a feature map
+STRIP = 32  # rows of a feature map
 
 
 def rpn_graph(feature_map, anchors_per_location, anchor_stride, channels=512):
@@ -43,7 +44,7 @@ def build_rpn_model(anchor_stride, anchors_per_location, depth, channels=512):
     return keras.Model(feature_map, outputs, name="rpn_model")
 
 
-def in_strips(rpn, feature_map, rows=STRIP):
+def in_strips(rpn, feature_map, rows=STRIP, after=None):
     """What the RPN makes of a feature map, computed some rows at a time: so its widest layer takes little memory.
 
     Each strip has the rows beside it, which the convolution of 3 x 3 sees; what is found there is left out. A map of
@@ -52,7 +53,8 @@ def in_strips(rpn, feature_map, rows=STRIP):
     Args:
         rpn: what `build_rpn_model` returned.
         feature_map: [batch, h, w, depth] float.
-        rows: of a strip.
+        rows: of a strip, with those beside it.
+        after: a tensor that is to be there before.
 
     Returns:
         list of tensors, as `rpn` returns them.
@@ -60,11 +62,15 @@ def in_strips(rpn, feature_map, rows=STRIP):
     height, width = feature_map.shape[1:3]
     if None in (height, width) or height <= rows or rpn.get_layer("rpn_conv_shared").strides != (1, 1):
         return rpn(feature_map)
-    in_row, strips = width * rpn.get_layer("rpn_class_raw").filters // 2, []
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
-        first, last = max(top - 1, 0), min(bottom + 1, height)
-        outputs = rpn(feature_map[:, first:last])
+    in_row, strips, bottom = width * rpn.get_layer("rpn_class_raw").filters // 2, [], 0
+    while bottom < height:
+        top = bottom
+        first = max(top - 1, 0)
+        last = min(first + rows, height)
+        bottom = last if last == height else last - 1
+        with kernels.after(strips[-1][0] if strips else after):
+            seen = feature_map[:, first:last]
+        outputs = rpn(seen)
         strips.append([output[:, (top - first) * in_row : (bottom - first) * in_row] for output in outputs])
     return [ops.concatenate(parts, axis=1) for parts in zip(*strips, strict=True)]
 

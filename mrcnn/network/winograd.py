@@ -1,0 +1,131 @@
+"""Convolutions of 3 x 3 with a quarter of the multiplications: Winograd's F(4 x 4, 3 x 3) (Lavin and Gray 2015).
+
+The sides of the squares: 6 pixels go in, 4 come out, the kernel has 3. All three become 6 x 6 numbers of which each is
+multiplied with its like, for 16 pixels at once, instead of 9 for each of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import math
+
+import numpy as np
+from keras import backend, ops
+
+from mrcnn.network import kernels
+
+_OUT, _KERNEL = 4, 3
+_IN = _OUT + _KERNEL - 1
+_POINTS = (0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and infinity; the usual 1 and 2 round three times as badly
+_TILES = 512  # squares that are computed at once: more need more memory, and are not faster
+_CHANNELS, _PRODUCTS = 128, 2**25  # from which on it is faster; products are pixels * channels * filters
+_TRANSFORMED = contextvars.ContextVar("transformed", default=None)  # kernels, while this way is preferred
+
+
+@contextlib.contextmanager
+def preferred():
+    """Has convolutions that are traced inside computed this way where it is faster: on a CPU, if XLA compiles nothing.
+
+    It is for detection: in training the last digits, which differ, may decide which of two equal proposals stays.
+    """
+    token = _TRANSFORMED.set(None if kernels.fixed_shapes() or kernels.has_gpu() else {})
+    try:
+        yield
+    finally:
+        _TRANSFORMED.reset(token)
+
+
+def is_preferred():
+    """Whether this is inside of `preferred`, on a machine where it may be faster."""
+    return _TRANSFORMED.get() is not None
+
+
+def pays(x, kernel):
+    """Whether a convolution without strides is to be computed this way.
+
+    Args:
+        x: [batch, H, W, channels] float.
+        kernel: [height, width, channels, filters] float tensor or variable.
+    """
+    if not is_preferred() or None in x.shape[1:] or tuple(kernel.shape[:2]) != (_KERNEL, _KERNEL):
+        return False
+    if backend.standardize_dtype(x.dtype) != "float32" or min(kernel.shape[2:]) < _CHANNELS:
+        return False
+    return math.prod((*x.shape[1:], kernel.shape[3])) >= _PRODUCTS
+
+
+def convolve(x, kernel):
+    """A convolution of 3 x 3 without strides, padded to keep its size, some rows after the other.
+
+    Args:
+        x: [batch, H, W, channels] float32; H and W are known.
+        kernel: [3, 3, channels, filters] float32 tensor or variable.
+
+    Returns:
+        [batch, H, W, filters] float32. They differ from the plain sum's by about 1e-6 of the largest.
+    """
+    batch, height, width, _ = x.shape
+    across = -(-width // _OUT)
+    rows = _OUT * max(1, _TILES // (across * (batch or 1)))
+    transformed, strips = _transformed(kernel, x), []
+    for top in range(0, height, rows):
+        down = -(-min(rows, height - top) // _OUT)
+        # Squares overlap by two pixels: the first begins one before its output, and a square of 4 follows the last.
+        first, last = max(top - 1, 0), min(top + _OUT * (down + 1) - 1, height)
+        with kernels.after(strips[-1] if strips else x):
+            seen = x[:, first:last]
+        above = first - (top - 1)
+        below = _OUT * (down + 1) - above - (last - first)
+        beside = 1, _OUT * (across + 1) - 1 - width
+        seen = ops.pad(seen, ((0, 0), (above, below), beside, (0, 0)))
+        strips.append(_squares(seen, transformed, down, across))
+    result = strips[0] if len(strips) == 1 else ops.concatenate(strips, axis=1)
+    return result[:, :height, :width]
+
+
+def _transformed(kernel, x):
+    """The kernel as [36, channels, filters], made when `x` is there; once for all uses of it while `preferred`."""
+    known = _TRANSFORMED.get()
+    known = {} if known is None else known
+    if id(kernel) not in known:
+        channels, filters = kernel.shape[2:]
+        with kernels.after(x):
+            product = ops.matmul(_matrices()[1], ops.reshape(kernel, (_KERNEL**2, channels * filters)))
+        known[id(kernel)] = kernel, ops.reshape(product, (_IN**2, channels, filters))  # kept, so that no id returns
+    return known[id(kernel)][1]
+
+
+def _squares(x, kernel, down, across):
+    """Convolves padded rows [batch, 4 * (down + 1), 4 * (across + 1), channels] with a transformed kernel."""
+    channels, filters = kernel.shape[1:]
+    entering, _, leaving = _matrices()
+    x = ops.reshape(x, (-1, down + 1, _OUT, across + 1, _OUT, channels))
+    x = ops.transpose(x, (2, 4, 0, 1, 3, 5))  # the places in a square come first, then the squares
+    more = _IN - _OUT  # rows and columns of a square that lie in the next one
+    parts = [x[:, :, :, :-1, :-1], x[:, :more, :, :-1, 1:], x[:more, :, :, 1:, :-1], x[:more, :more, :, 1:, 1:]]
+    seen = ops.concatenate([ops.reshape(part, (math.prod(part.shape[:2]), -1)) for part in parts], axis=0)
+    values = ops.reshape(ops.matmul(entering, seen), (_IN**2, -1, channels))
+    products = ops.reshape(ops.matmul(values, kernel), (_IN**2, -1))
+    found = ops.reshape(ops.matmul(leaving, products), (_OUT, _OUT, -1, down, across, filters))
+    return ops.reshape(ops.transpose(found, (2, 3, 0, 4, 1, 5)), (-1, down * _OUT, across * _OUT, filters))
+
+
+@functools.cache
+def _matrices():
+    """What transforms the squares that go in, the kernel, and the products: matrices for squares written as one row.
+
+    A product of two polynomials is known from its values at as many points as it has coefficients. Convolving with a
+    kernel is the transpose of multiplying with the polynomial whose coefficients it holds.
+    """
+
+    def values(coefficients):
+        at_infinity = np.eye(coefficients)[-1:]
+        return np.concatenate([np.array(_POINTS)[:, None] ** np.arange(coefficients), at_infinity])
+
+    in_one_axis = np.linalg.inv(values(_IN)).T, values(_KERNEL), values(_OUT).T
+    entering, of_kernel, leaving = (np.kron(matrix, matrix) for matrix in in_one_axis)
+    places, own, next_one = np.arange(_IN**2).reshape(_IN, _IN), slice(_OUT), slice(_OUT, None)
+    collected = np.concatenate([places[i, j].ravel() for i in (own, next_one) for j in (own, next_one)])
+    return tuple(matrix.astype("float32") for matrix in (entering[:, collected], of_kernel, leaving))
