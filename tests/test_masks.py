@@ -1,3 +1,6 @@
+import pickle
+from pathlib import Path
+
 import golden_files
 import numpy as np
 import pytest
@@ -205,3 +208,32 @@ def test_mini_masks_are_rounded_as_ever(part, height, width):
     full = np.ones_like(part)
     want = np.around(images.resize(full, (height, width))).astype(bool)
     np.testing.assert_array_equal(masks.shrink_part(full, (height, width)), want)
+
+
+def resident():
+    """Bytes of memory that the process has now."""
+    text = Path("/proc/self/status").read_text()
+    return 1024 * int(text.split("VmRSS:")[1].split()[0])
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 5), (3, 4, 5), (5, 1000, 1000)])
+def test_blank_masks_are_arrays_as_any_other(shape):
+    blank = masks.blank(shape)
+    assert blank.shape == shape and blank.dtype == bool and not blank.any()
+    blank[:, 1:3, 2] = True
+    assert blank.sum() == 2 * shape[0]
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(blank)), blank)
+    np.testing.assert_array_equal(blank.copy(), blank)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux how much memory is in use")
+def test_blank_masks_take_memory_where_they_are_written():
+    before = resident()
+    blank = masks.blank((100, 2000, 1000))
+    blank[:, 500:600, 300:400] = True
+    assert resident() - before < 60e6  # of 200
+    view = blank.transpose(1, 2, 0)
+    del blank
+    assert view.sum() == 100 * 100 * 100
+    del view
+    assert resident() - before < 10e6

@@ -13,7 +13,7 @@ from mrcnn.engine.inspect import log
 from mrcnn.engine.scoring import encode_box_mask, load_pycocotools
 from mrcnn.geometry.boxes import denorm_boxes, norm_boxes
 from mrcnn.geometry.images import compose_image_meta, mold_image, resize_image, standardize_image
-from mrcnn.geometry.masks import paste_mask, resize_to_box
+from mrcnn.geometry.masks import blank, paste_mask, resize_to_box
 
 MASK_KINDS = ("full", "box", "rle")
 
@@ -350,7 +350,7 @@ def _unmold_masks(planes, boxes, shape, kind):
         if kind == "box":
             return cut
         return [encode_box_mask(mask, box, shape) for mask, box in zip(cut, boxes, strict=True)]
-    full = np.zeros((len(boxes), *shape[:2]), bool)
+    full = blank((len(boxes), *shape[:2]))
     for mask, plane, box in zip(full, planes, boxes, strict=True):
         paste_mask(mask, plane, box)
     return full.transpose(1, 2, 0)  # a view: each mask lies in one piece, which is how masks are read

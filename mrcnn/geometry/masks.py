@@ -1,11 +1,16 @@
 """Masks: boxes of masks, overlaps, mini masks, and pasting into an image."""
 
+import math
+import mmap
+
 import numpy as np
 
 from mrcnn.geometry.images import enlarge_or_shrink, resize, scaled_size
 
 # Rows of masks that are looked at in one go.
 _ROWS = 32
+# Bytes, from which on numpy asks the system for large pages.
+_LARGE = 2**22
 
 
 def extract_bboxes(mask):
@@ -220,9 +225,21 @@ def unmold_mask(mask, bbox, image_shape):
     Returns:
         [H, W] bool.
     """
-    full_mask = np.zeros(image_shape[:2], bool)
+    full_mask = blank(image_shape[:2])
     paste_mask(full_mask, mask, bbox)
     return full_mask
+
+
+def blank(shape):
+    """False [shape], whose memory is taken as it is written: masks of a large photo are nearly all background.
+
+    For an array of this size numpy asks the system for large pages, and each is cleared as a whole, 2 MB at a time.
+    """
+    size = math.prod(shape)
+    if size < _LARGE:
+        return np.zeros(shape, bool)
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    return np.frombuffer(mmap.mmap(-1, size, **private), bool).reshape(shape)
 
 
 def paste_mask(canvas, mask, bbox):
