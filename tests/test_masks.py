@@ -216,7 +216,7 @@ def resident():
     return 1024 * int(text.split("VmRSS:")[1].split()[0])
 
 
-@pytest.mark.parametrize("shape", [(0, 5, 5), (3, 4, 5), (5, 1000, 1000)])
+@pytest.mark.parametrize("shape", [(0, 5, 5), (3, 4, 5), (5, 1000, 1000), (5, np.int32(1000), np.int32(1000))])
 def test_blank_masks_are_arrays_as_any_other(shape):
     blank = masks.blank(shape)
     assert blank.shape == shape and blank.dtype == bool and not blank.any()
@@ -237,3 +237,16 @@ def test_blank_masks_take_memory_where_they_are_written():
     assert view.sum() == 100 * 100 * 100
     del view
     assert resident() - before < 10e6
+
+
+def test_blank_masks_of_impossible_size():
+    with pytest.raises(MemoryError, match="128. TiB|128 TiB"):
+        masks.blank((2**20, 2**12, np.int32(2**15)))
+
+
+def test_blank_masks_where_the_system_gives_no_maps(monkeypatch):
+    def fail(*_, **__):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(masks.mmap, "mmap", fail)
+    assert not masks.blank((5, 1000, 1000)).any()

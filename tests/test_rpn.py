@@ -29,6 +29,9 @@ def test_a_strip_has_few_rows(monkeypatch):
     monkeypatch.setattr(type(rpn), "__call__", lambda self, x: heights.append(x.shape[1]) or call(self, x))
     in_strips(rpn, np.zeros((1, 9, 5, 16), "float32"), rows=4)
     assert heights == [4, 4, 4, 3]
+    heights.clear()
+    in_strips(rpn, np.zeros((1, 8, 5, 16), "float32"), rows=7, after=np.zeros(1, "float32"))
+    assert heights == [7, 3]
     every_second = build_rpn_model(2, 3, 16)
     heights.clear()
     assert in_strips(every_second, np.zeros((1, 10, 4, 16), "float32"), rows=4)[0].shape == (1, 30, 2)

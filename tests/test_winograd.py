@@ -3,15 +3,21 @@
 import keras
 import numpy as np
 import pytest
+import tiny
 from arrays import array
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from mrcnn.network import kernels, winograd
-from mrcnn.network.layers import Conv2D, SparselyLearned
+from mrcnn.network import assemble, kernels, winograd
+from mrcnn.network.folding import folded
+from mrcnn.network.layers import BatchNorm, Conv2D, SparselyLearned
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
 
 JAX = keras.backend.backend() == "jax"
+needs_graphs = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about TensorFlow's graphs")
 needs_steps = pytest.mark.skipif(JAX, reason="XLA compiles everything")
 
 
@@ -139,3 +145,53 @@ def test_a_kernel_is_transformed_once_and_anew_when_it_changes():
     kernel.assign(kernel * 2)
     with winograd.preferred():
         np.testing.assert_allclose(array(winograd._transformed(kernel, x)), 2 * array(first), rtol=1e-6)
+
+
+@needs_steps
+def test_only_the_last_kernel_is_kept():
+    kernels_ = [keras.Variable(values(3, 3, 4, 4, seed=seed)) for seed in (1, 2)]
+    x = ops.convert_to_tensor(values(1, 8, 8, 4))
+    with winograd.preferred():
+        for kernel in (*kernels_, kernels_[0]):
+            np.testing.assert_allclose(array(winograd.convolve(x, kernel)), plain(array(x), array(kernel)), atol=1e-4)
+            assert len(winograd._TRANSFORMED.get()) == 1
+
+
+@needs_steps
+def test_normalization_is_folded_into_it(anywhere):
+    inputs = x = keras.Input((9, 10, 4))
+    for _ in range(2):
+        x = BatchNorm()(Conv2D(4, 3, padding="same")(x), training=False)
+        x = keras.layers.Activation("relu")(x)
+    model = assemble.MaskRCNNModel(inputs, [x])
+    tiny.draw_statistics(model)
+    image = [ops.convert_to_tensor(values(2, 9, 10, 4))]
+    expected = array(model.run_layers(image, False)[0])
+    with winograd.preferred():
+        for _ in range(2):
+            found = model.run_layers(image, False, folded(model))[0]
+            np.testing.assert_allclose(array(found), expected, atol=1e-5 * np.abs(expected).max())
+
+
+@needs_graphs
+def test_a_batch_of_unknown_size():
+    kernel, x = values(3, 3, 4, 2), values(3, 37, 53, 4, seed=1)
+    signature = [tf.TensorSpec((None, 37, 53, 4))]
+    found = tf.function(lambda x: winograd.convolve(x, ops.convert_to_tensor(kernel)), input_signature=signature)(x)
+    np.testing.assert_allclose(array(found), plain(x, kernel), atol=3e-5)
+
+
+@needs_graphs
+def test_kernels_and_strips_wait_for_what_is_before_them(anywhere):
+    """Otherwise TensorFlow computes all of them at once, and needs memory for all."""
+    layer = Conv2D(4, 3, padding="same")
+    layer.build((1, 16, 16, 4))
+
+    def run(x):
+        with winograd.preferred():
+            return layer(x)
+
+    graph = tf.function(run, input_signature=[tf.TensorSpec((1, 16, 16, 4))]).get_concrete_function().graph
+    waits_for = {(op.type, other.type) for op in graph.get_operations() for other in op.control_inputs}
+    assert ("ReadVariableOp", "Placeholder") in waits_for  # the kernel, for the input
+    assert ("Const", "Reshape") in waits_for  # where the second strip begins, for what the first becomes

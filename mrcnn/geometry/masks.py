@@ -1,5 +1,6 @@
 """Masks: boxes of masks, overlaps, mini masks, and pasting into an image."""
 
+import contextlib
 import math
 import mmap
 
@@ -235,11 +236,18 @@ def blank(shape):
 
     For an array of this size numpy asks the system for large pages, and each is cleared as a whole, 2 MB at a time.
     """
-    size = math.prod(shape)
+    size = math.prod(map(int, shape))
     if size < _LARGE:
         return np.zeros(shape, bool)
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
-    return np.frombuffer(mmap.mmap(-1, size, **private), bool).reshape(shape)
+    try:
+        memory = mmap.mmap(-1, size, **private)
+    except (OSError, OverflowError):
+        return np.zeros(shape, bool)  # or numpy's own error, which says how much was asked for
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with contextlib.suppress(OSError):  # a system without large pages
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, bool).reshape(shape)
 
 
 def paste_mask(canvas, mask, bbox):

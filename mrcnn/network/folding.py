@@ -7,7 +7,7 @@ import math
 import keras
 from keras import layers, ops
 
-from mrcnn.network import kernels, winograd
+from mrcnn.network import kernels
 from mrcnn.network.layers import Conv2D, ROIConv2D
 
 _LARGEST = 1_000_000  # numbers; a scaled copy of a larger kernel takes more memory than folding is worth
@@ -86,8 +86,9 @@ def _with_normalization(layer, normalization):
         scale = value(normalization.gamma, 1.0) * ops.rsqrt(normalization.moving_variance + normalization.epsilon)
         bias = 0.0 if layer.bias is None else layer.bias
         shift = (bias - normalization.moving_mean) * scale + value(normalization.beta, 0.0)
-        # All kernels would be scaled before the first is needed. A fused convolution does not bear to be told to wait.
-        with kernels.after(x if winograd.pays(x, layer.kernel) else None):
+        # TensorFlow would scale all kernels before the first is needed. Told to wait for the input, those of its own
+        # convolutions make its graph optimizer, which fuses these with what follows, end with a cycle.
+        with kernels.after(x if isinstance(layer, Conv2D) and layer.takes_fewer(x) else None):
             kernel = layer.kernel * scale
         weights = [(layer.kernel, kernel)]
         if layer.bias is not None:

@@ -48,9 +48,9 @@ def has_own_kernels():
 
 
 def has_gpu():
-    """Whether the backend computes on something other than a CPU."""
+    """Whether the backend computes on a GPU that it may use; for JAX and torch, on anything but a CPU."""
     if BACKEND == "tensorflow":
-        return bool(tf.config.list_physical_devices("GPU"))
+        return bool(tf.config.get_visible_devices("GPU"))
     return jax.default_backend() != "cpu" if BACKEND == "jax" else ops.zeros(()).device.type != "cpu"
 
 

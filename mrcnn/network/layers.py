@@ -47,9 +47,13 @@ class BatchNorm(keras.layers.BatchNormalization):
 class Conv2D(keras.layers.Conv2D):
     """`Conv2D` that detects with fewer multiplications where that is faster, see `winograd`."""
 
-    def convolution_op(self, inputs, kernel):
+    def takes_fewer(self, x):
+        """Whether `x` [batch, H, W, channels] is convolved so, where this is called."""
         plain = self.strides == self.dilation_rate == (1, 1) and self.padding == "same" and self.groups == 1
-        if plain and winograd.pays(inputs, kernel):
+        return plain and self.data_format == "channels_last" and winograd.pays(x, self.kernel)
+
+    def convolution_op(self, inputs, kernel):
+        if self.takes_fewer(inputs):
             return winograd.convolve(inputs, kernel)
         return super().convolution_op(inputs, kernel)
 

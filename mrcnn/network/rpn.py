@@ -53,8 +53,8 @@ def in_strips(rpn, feature_map, rows=STRIP, after=None):
     Args:
         rpn: what `build_rpn_model` returned.
         feature_map: [batch, h, w, depth] float.
-        rows: of a strip, with those beside it.
-        after: a tensor that is to be there before.
+        rows: of a strip, with those beside it; 3 at least.
+        after: a tensor that is to be there before the first strip is computed; None makes no demand.
 
     Returns:
         list of tensors, as `rpn` returns them.
@@ -62,6 +62,7 @@ def in_strips(rpn, feature_map, rows=STRIP, after=None):
     height, width = feature_map.shape[1:3]
     if None in (height, width) or height <= rows or rpn.get_layer("rpn_conv_shared").strides != (1, 1):
         return rpn(feature_map)
+    assert rows >= 3, "a strip without a row of its own"
     in_row, strips, bottom = width * rpn.get_layer("rpn_class_raw").filters // 2, [], 0
     while bottom < height:
         top = bottom

@@ -1,7 +1,9 @@
 """Convolutions of 3 x 3 with a quarter of the multiplications: Winograd's F(4 x 4, 3 x 3) (Lavin and Gray 2015).
 
-The sides of the squares: 6 pixels go in, 4 come out, the kernel has 3. All three become 6 x 6 numbers of which each is
-multiplied with its like, for 16 pixels at once, instead of 9 for each of them.
+For each square of 4 x 4 pixels that come out, 6 x 6 pixels go in. Both these and the kernel are transformed into 36
+numbers, which are multiplied one by one, and the products are transformed into 16 pixels: 36 multiplications where the
+plain sum takes 9 * 16 = 144. With channels, each of the 36 is a matrix product of [squares, channels] and [channels,
+filters]. The transforms add work that does not grow with channels * filters, so that it pays for many of both.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from mrcnn.network import kernels
 _OUT, _KERNEL = 4, 3
 _IN = _OUT + _KERNEL - 1
 _POINTS = (0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and infinity; the usual 1 and 2 round three times as badly
-_TILES = 512  # squares that are computed at once: more need more memory, and are not faster
+_TILES = 512  # squares of an image that are computed at once: more need more memory, and are not faster
 _CHANNELS, _PRODUCTS = 128, 2**25  # from which on it is faster; products are pixels * channels * filters
 _TRANSFORMED = contextvars.ContextVar("transformed", default=None)  # kernels, while this way is preferred
 
@@ -64,7 +66,7 @@ def convolve(x, kernel):
         kernel: [3, 3, channels, filters] float32 tensor or variable.
 
     Returns:
-        [batch, H, W, filters] float32. They differ from the plain sum's by about 1e-6 of the largest.
+        [batch, H, W, filters] float32. They differ from the exact sum by about 2e-6 of the largest.
     """
     batch, height, width, _ = x.shape
     across = -(-width // _OUT)
@@ -86,10 +88,11 @@ def convolve(x, kernel):
 
 
 def _transformed(kernel, x):
-    """The kernel as [36, channels, filters], made when `x` is there; once for all uses of it while `preferred`."""
+    """The kernel as [36, channels, filters], made when `x` is there; once for uses that follow each other."""
     known = _TRANSFORMED.get()
     known = {} if known is None else known
     if id(kernel) not in known:
+        known.clear()  # the RPN's is used again and again, others once, and on torch all of them would stay in memory
         channels, filters = kernel.shape[2:]
         with kernels.after(x):
             product = ops.matmul(_matrices()[1], ops.reshape(kernel, (_KERNEL**2, channels * filters)))
@@ -114,7 +117,7 @@ def _squares(x, kernel, down, across):
 
 @functools.cache
 def _matrices():
-    """What transforms the squares that go in, the kernel, and the products: matrices for squares written as one row.
+    """What transforms 36 pixels that go in [36, 36], the kernel [36, 9], and 36 products into 16 pixels [16, 36].
 
     A product of two polynomials is known from its values at as many points as it has coefficients. Convolving with a
     kernel is the transpose of multiplying with the polynomial whose coefficients it holds.
@@ -127,5 +130,6 @@ def _matrices():
     in_one_axis = np.linalg.inv(values(_IN)).T, values(_KERNEL), values(_OUT).T
     entering, of_kernel, leaving = (np.kron(matrix, matrix) for matrix in in_one_axis)
     places, own, next_one = np.arange(_IN**2).reshape(_IN, _IN), slice(_OUT), slice(_OUT, None)
+    # `_squares` collects the pixels of the square itself first, then those that lie in the squares beside and below
     collected = np.concatenate([places[i, j].ravel() for i in (own, next_one) for j in (own, next_one)])
     return tuple(matrix.astype("float32") for matrix in (entering[:, collected], of_kernel, leaving))
