@@ -23,6 +23,17 @@ def test_gather_rows_stays_within_its_image():
 
 
 # ------------------------------------------------------------------ the compiler
+@pytest.mark.parametrize(("flags", "expected"), [
+    ("fpu avx512f avx512_bf16 amx_bf16 amx_tile", True), ("fpu avx512f avx512_bf16", False), (None, False),
+])  # fmt: skip
+def test_units_for_bfloat16(monkeypatch, tmp_path, flags, expected):
+    file = tmp_path / "cpuinfo"
+    if flags is not None:
+        file.write_text(f"processor : 0\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(kernels, "Path", lambda path: file)
+    assert kernels.multiplies_tiles.__wrapped__() is expected
+
+
 def test_what_jit_means():
     name = backend.backend()
     if name != "tensorflow":  # there it is a matter of GPUs

@@ -97,8 +97,32 @@ def test_where_it_pays(shape, kernel, wanted):
     assert not winograd.pays(x, kernel)
     with winograd.preferred():
         assert winograd.pays(x, kernel) is wanted
-        assert not winograd.pays(keras.KerasTensor(shape, dtype="bfloat16"), kernel)
+        assert not winograd.pays(keras.KerasTensor(shape, dtype="float16"), kernel)
     assert not winograd.pays(x, kernel)
+
+
+@needs_steps
+@pytest.mark.parametrize("has_units", [False, True])
+def test_bfloat16_is_left_to_the_units_that_a_cpu_has_for_it(monkeypatch, has_units):
+    monkeypatch.setattr(kernels, "multiplies_tiles", lambda: has_units)
+    x, kernel = keras.KerasTensor((1, 64, 64, 256), dtype="bfloat16"), keras.KerasTensor((3, 3, 256, 256))
+    with winograd.preferred():
+        assert winograd.pays(x, kernel) is not has_units
+
+
+@needs_steps
+@pytest.mark.parametrize("kind", [Conv2D, SparselyLearned])
+def test_bfloat16_is_rounded_once_only(anywhere, monkeypatch, kind):
+    monkeypatch.setattr(kernels, "multiplies_tiles", lambda: False)
+    layer, x = kind(4, 3, padding="same", dtype="mixed_bfloat16", use_bias=False), values(2, 9, 10, 4)
+    rounded = array(ops.cast(ops.cast(x, "bfloat16"), "float32"))
+    with winograd.preferred():
+        found = layer(x)
+        assert keras.backend.standardize_dtype(found.dtype) == "bfloat16"
+    kernel = array(ops.cast(ops.cast(layer.kernel, "bfloat16"), "float32"))
+    expected = plain(rounded, kernel)
+    # bfloat16 has 8 bits; near zero the error of the sum in float32 is left
+    np.testing.assert_allclose(array(ops.cast(found, "float32")), expected, rtol=2**-8, atol=1e-5)
 
 
 def test_not_where_something_else_is_faster(monkeypatch):

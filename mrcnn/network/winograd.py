@@ -47,13 +47,16 @@ def is_preferred():
 def pays(x, kernel):
     """Whether a convolution without strides is to be computed this way.
 
+    A quarter of the products in float32 is faster than all in bfloat16, unless the CPU has units for these.
+
     Args:
         x: [batch, H, W, channels] float.
         kernel: [height, width, channels, filters] float tensor or variable.
     """
     if not is_preferred() or None in x.shape[1:] or tuple(kernel.shape[:2]) != (_KERNEL, _KERNEL):
         return False
-    if backend.standardize_dtype(x.dtype) != "float32" or min(kernel.shape[2:]) < _CHANNELS:
+    slower = {"float32"} if kernels.multiplies_tiles() else {"float32", "bfloat16"}
+    if backend.standardize_dtype(x.dtype) not in slower or min(kernel.shape[2:]) < _CHANNELS:
         return False
     return math.prod((*x.shape[1:], kernel.shape[3])) >= _PRODUCTS
 
@@ -62,11 +65,12 @@ def convolve(x, kernel):
     """A convolution of 3 x 3 without strides, padded to keep its size, some rows after the other.
 
     Args:
-        x: [batch, H, W, channels] float32; H and W are known.
-        kernel: [3, 3, channels, filters] float32 tensor or variable.
+        x: [batch, H, W, channels] float32 or bfloat16; H and W are known.
+        kernel: [3, 3, channels, filters] tensor or variable, dtype of `x`.
 
     Returns:
-        [batch, H, W, filters] float32. They differ from the exact sum by about 2e-6 of the largest.
+        [batch, H, W, filters], dtype of `x`. What is computed is float32 in either case, and differs from the exact sum
+        by about 2e-6 of the largest.
     """
     batch, height, width, _ = x.shape
     across = -(-width // _OUT)
@@ -77,12 +81,12 @@ def convolve(x, kernel):
         # Squares overlap by two pixels: the first begins one before its output, and a square of 4 follows the last.
         first, last = max(top - 1, 0), min(top + _OUT * (down + 1) - 1, height)
         with kernels.after(strips[-1] if strips else x):
-            seen = x[:, first:last]
+            seen = ops.cast(x[:, first:last], "float32")
         above = first - (top - 1)
         below = _OUT * (down + 1) - above - (last - first)
         beside = 1, _OUT * (across + 1) - 1 - width
         seen = ops.pad(seen, ((0, 0), (above, below), beside, (0, 0)))
-        strips.append(_squares(seen, transformed, down, across))
+        strips.append(ops.cast(_squares(seen, transformed, down, across), x.dtype))
     result = strips[0] if len(strips) == 1 else ops.concatenate(strips, axis=1)
     return result[:, :height, :width]
 
@@ -95,7 +99,8 @@ def _transformed(kernel, x):
         known.clear()  # the RPN's is used again and again, others once, and on torch all of them would stay in memory
         channels, filters = kernel.shape[2:]
         with kernels.after(x):
-            product = ops.matmul(_matrices()[1], ops.reshape(kernel, (_KERNEL**2, channels * filters)))
+            exact = ops.cast(ops.reshape(kernel, (_KERNEL**2, channels * filters)), "float32")
+            product = ops.matmul(_matrices()[1], exact)
         known[id(kernel)] = kernel, ops.reshape(product, (_IN**2, channels, filters))  # kept, so that no id returns
     return known[id(kernel)][1]
 
