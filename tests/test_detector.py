@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tiny
 
-from mrcnn.network import assemble, detection, kernels, proposals, winograd
+from mrcnn.network import assemble, compiled, detection, kernels, proposals, winograd
 from mrcnn.network.detector import Detector
 from mrcnn.network.tensors import clip_boxes
 
@@ -91,19 +91,35 @@ def test_nothing_is_detected():
     assert not detections.any() and masks.shape[2:] == (28, 28)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about TensorFlow's graphs")
-def test_two_graphs_serve_all_shapes(config, model, monkeypatch):
-    traces, forward = [], Detector._forward
+@pytest.fixture
+def traces(monkeypatch):
+    """The shapes of the images that detectors are traced with."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("about TensorFlow's graphs")
+    seen, forward = [], Detector._forward
 
     def counted(self, images, *others):
-        traces.append(tuple(images.shape))
+        seen.append(tuple(images.shape))
         return forward(self, images, *others)
 
     monkeypatch.setattr(Detector, "_forward", counted)
+    return seen
+
+
+def test_two_graphs_serve_all_shapes(config, model, traces):
     detector = Detector(model)
     for size in (64, 128, 192, 64, 128, 256):
         detector(*make_inputs(config, size))
     assert traces == [(2, 64, 64, 3), (2, None, None, 3)]
+
+
+def test_shapes_that_come_often_get_graphs_of_their_own(config, model, traces, monkeypatch):
+    monkeypatch.setattr(compiled, "_FIXED", 2)
+    monkeypatch.setattr(compiled, "_OFTEN", 2)
+    detector = Detector(model)
+    for size in (64, 128, 128, 192, 64, 128, 128, 192, 192, 64):
+        compare(detector, model, make_inputs(config, size))
+    assert traces == [(2, 64, 64, 3), (2, None, None, 3), (2, 128, 128, 3)]
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+
 import keras
 import numpy as np
 
@@ -15,13 +17,15 @@ elif BACKEND == "torch":
     import torch
 
 _SHAPES = 16  # programs of XLA that are kept; it needs one for each shape
+_FIXED, _OFTEN = 4, 5  # TensorFlow's graphs of one shape, and the calls after which making one is worth its time
 
 
 def compiled(function, model, jit):
     """Compiles a function of tensors that runs layers of a model; weights assigned later count at the next call.
 
-    TensorFlow makes one graph for the shapes of the first call, which are all there are as long as images are molded
-    to one size, and one for all others; XLA, which JAX is, one program for each shape; torch runs step by step.
+    TensorFlow makes a graph for the shapes of the first call, which are all there are as long as images are molded to
+    one size, one for each of a few others that come often, and one for the rest, which is slower; XLA, which JAX is,
+    one program for each shape; torch runs step by step.
 
     Args:
         function: of float tensors; it returns a tuple of tensors.
@@ -40,19 +44,21 @@ class _Graphs:
     """TensorFlow: a graph of fixed shapes, whose fusions need them, and one in which the sides that vary are open."""
 
     def __init__(self, function):
-        self._function = function
-        self._fixed = self._open = self._first = self._signature = None
+        self._function, self._fixed, self._calls = function, {}, collections.Counter()
+        self._open = self._signature = None
 
     def __call__(self, *arrays):
-        shapes = [np.shape(array) for array in arrays]
-        if self._first is None:
-            self._first, self._fixed = shapes, self._graph(shapes)
-        return tuple(result.numpy() for result in self._graph_for(shapes)(*map(tf.convert_to_tensor, arrays)))
+        graph = self._graph_for(tuple(np.shape(array) for array in arrays))
+        return tuple(result.numpy() for result in graph(*map(tf.convert_to_tensor, arrays)))
 
     def _graph_for(self, shapes):
-        if shapes == self._first:
-            return self._fixed
-        known = self._signature or self._first
+        if shapes in self._fixed:
+            return self._fixed[shapes]
+        self._calls[shapes] += 1
+        if not self._fixed or (self._calls[shapes] > _OFTEN and len(self._fixed) < _FIXED):
+            self._fixed[shapes] = self._graph(shapes)
+            return self._fixed[shapes]
+        known = self._signature or next(iter(self._fixed))
         needed = [tuple(a if a == b else None for a, b in zip(*pair, strict=True)) for pair in zip(known, shapes)]
         if needed != self._signature:
             self._signature, self._open = needed, self._graph(needed)
