@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from keras import backend, distribution, ops, random
 
+from mrcnn.geometry.boxes import compute_iou
 from mrcnn.network.tensors import iou
 
 BACKEND = backend.backend()
@@ -317,6 +318,8 @@ def non_max_suppression(boxes, max_output, iou_threshold, groups=None, valid=Non
     if has_own_kernels():
         return _nms_tensorflow(boxes, max_output, iou_threshold, groups, valid)
     ids = None if groups is None else groups[0]
+    if BACKEND == "torch" and boxes.device.type == "cpu":
+        return _nms_on_cpu(boxes, max_output, iou_threshold, ids, valid)
     given = [tensor for tensor in (ids, valid) if tensor is not None]
 
     def run(boxes, *given):
@@ -343,6 +346,30 @@ def _nms_tensorflow(boxes, max_output, iou_threshold, groups, valid):
     )
     indices = count - tf.cast(result.nmsed_scores, "int32")
     return tf.where(tf.range(max_output) < result.valid_detections[:, None], indices, -1)
+
+
+def _nms_on_cpu(boxes, max_output, iou_threshold, ids, valid):
+    """One surviving box after the other against all later ones, until there are enough: with numpy."""
+    ids, valid = (None if rows is None else ops.convert_to_numpy(rows) for rows in (ids, valid))
+    kept = np.full((boxes.shape[0], max_output), -1, np.int32)
+    for image, rows in enumerate(ops.convert_to_numpy(boxes)):
+        rows = np.asfortranarray(rows)  # coordinate by coordinate, as they are read
+        areas = (rows[:, 2] - rows[:, 0]) * (rows[:, 3] - rows[:, 1])
+        alive = np.ones(len(rows), bool) if valid is None else valid[image].copy()
+        found = 0
+        for row in range(len(rows)):
+            if found == max_output:
+                break
+            if not alive[row]:
+                continue
+            kept[image, found] = row
+            found += 1
+            later = slice(row + 1, None)
+            falls = compute_iou(rows[row], rows[later], areas[row], areas[later]) > iou_threshold
+            if ids is not None:
+                falls &= ids[image, later] == ids[image, row]
+            alive[later] &= ~falls
+    return ops.convert_to_tensor(kept)
 
 
 def _nms_tiled(boxes, max_output, iou_threshold, ids, valid):
