@@ -6,6 +6,8 @@
 
 The folder is that of --data, or else of MRCNN_DATA. A training of one number, which costs next to nothing, takes the
 batches as any other does: through Keras' `fit`, with the threads of `DATA_WORKERS`. Images are resized to squares.
+Nothing is kept in memory, within a case or for the next. With `--cache 512` all images are seen once before time is
+taken, so that what `DATA_CACHE = 512` keeps of them is ready, as it is from the second epoch on.
 """
 
 import argparse
@@ -23,7 +25,7 @@ from common import natural, positive
 
 SETS = ("balloon", "nucleus", "coco", "drawn")
 FOLDERS = {"balloon": "train", "nucleus": "stage1_train", "coco": "annotations"}
-WARM_UP = 10  # batches: more than wait, ready, when the first is asked for
+WARM_UP = 10  # batches, at least: more than wait, ready, when the first is asked for
 
 
 # ------------------------------------------------------------------ what is read
@@ -46,13 +48,13 @@ def load(name, folder, size):
     return dataset, sample.CocoConfig
 
 
-def make_stream(dataset, base, size, batch, workers):
+def make_stream(dataset, base, size, batch, workers, cache):
     """The batches that a training with these settings is fed with."""
     from mrcnn.data.loader import TrainingStream
 
     settings = {"NAME": "benchmark", "IMAGE_RESIZE_MODE": "square", "IMAGE_MIN_SCALE": 0, "IMAGE_MIN_DIM": size,
-                "IMAGE_MAX_DIM": size, "IMAGES_PER_GPU": batch, "DATA_WORKERS": workers, "SEED": 0,
-                "NUM_CLASSES": dataset.num_classes}  # fmt: skip
+                "IMAGE_MAX_DIM": size, "IMAGES_PER_GPU": batch, "DATA_WORKERS": workers, "DATA_CACHE": cache,
+                "SEED": 0, "NUM_CLASSES": dataset.num_classes}  # fmt: skip
     return TrainingStream(dataset, type("Timed", (base,), settings)())
 
 
@@ -78,8 +80,8 @@ def make_reader(batch):
     return model
 
 
-def seconds_of_batches(stream, count, runs):
-    """Seconds of `runs` times `count` batches."""
+def seconds_of_batches(stream, count, runs, before):
+    """Seconds of `runs` times `count` batches, after those `before` that are not timed."""
     import keras
 
     from mrcnn.engine.training import stop_threads
@@ -87,31 +89,35 @@ def seconds_of_batches(stream, count, runs):
     ends = []
     clock = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: ends.append(time.perf_counter()))
     model = make_reader(stream.batch(0)[0])
-    steps = WARM_UP + count * runs
+    steps = before + count * runs
     try:
         model.fit(stream, steps_per_epoch=steps, epochs=1, verbose=0, shuffle=False, callbacks=[clock])
     finally:
         stop_threads(stream)
-    marks = ends[WARM_UP - 1 :: count]
+    marks = ends[before - 1 :: count]
     return [end - start for start, end in itertools.pairwise(marks)]
 
 
 def run(args):
     """All figures, as `--json` writes them."""
+    from mrcnn.data.kept import MEMORY
+
     rows = []
     for name in args.sets:
-        dataset, base = load(name, args.data, args.size)
         case = []
         for workers in args.workers:
-            stream = make_stream(dataset, base, args.size, args.batch, workers)
-            seconds = seconds_of_batches(stream, args.batches, args.runs)
+            MEMORY.forget()
+            dataset, base = load(name, args.data, args.size)
+            stream = make_stream(dataset, base, args.size, args.batch, workers, args.cache)
+            epoch = -(-len(dataset.image_ids) // args.batch) if args.cache else 0
+            seconds = seconds_of_batches(stream, args.batches, args.runs, max(WARM_UP, epoch))
             rates = [args.batch * args.batches / value for value in seconds]
             case.append({"set": name, "workers": workers, "images_per_second": common.summary(rates)})
         for row in case[1:]:
             row["times_first"] = row["images_per_second"]["median"] / case[0]["images_per_second"]["median"]
         rows += case
     given = {"backend": args.backend, "size": args.size, "batch": args.batch, "batches": args.batches,
-             "runs": args.runs}  # fmt: skip
+             "runs": args.runs, "cache": args.cache}  # fmt: skip
     packages = ["keras", "numpy", "scikit-image", "pillow", args.backend]
     return {"input": given, "machine": common.machine(), "versions": common.versions(packages), "cases": rows}
 
@@ -125,7 +131,7 @@ def report(figures, markdown=False):
          f"{row['times_first']:.2f}" if "times_first" in row else ""] for row in figures["cases"]
     ]  # fmt: skip
     title = (f"training images per second at {given['size']} pixels, {given['runs']} runs of {given['batches']} "
-             f"batches of {given['batch']}; {given['backend']}")  # fmt: skip
+             f"batches of {given['batch']}; {given['cache']} MiB of images kept; {given['backend']}")  # fmt: skip
     return [title, "", *common.table(header, rows, markdown)]
 
 
@@ -158,6 +164,7 @@ def main(arguments=None):
     parser.add_argument("--size", type=common.side, default=1024, help="of the images (default: 1024)")
     parser.add_argument("--batch", type=positive, default=2, help="images per batch (default: 2)")
     parser.add_argument("--batches", type=positive, default=10, help="per run (default: 10)")
+    parser.add_argument("--cache", type=natural, default=0, metavar="<MiB>", help="of images to keep (default: 0)")
     common.add_arguments(parser, peer=False, precision=False, peak=False)
     args = parser.parse_args(arguments)
     check_data(parser, args)

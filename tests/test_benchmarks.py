@@ -1,6 +1,7 @@
 """The benchmarks of speed and memory, each in its smallest form: what they print and write, and what they refuse."""
 
 import argparse
+import collections
 import importlib.util
 import json
 import math
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import scripts
 
+from mrcnn.data.dataset import Dataset
 from mrcnn.engine.weights import save_weights
 
 common = scripts.load_benchmark("common")
@@ -117,10 +119,26 @@ def test_training(measured):
 def test_data(measured):
     printed, figures = measured("data", "--sets", "drawn", "--workers", "0", "2", "--size", "128", "--runs", "1",
                                 "--batches", "2")  # fmt: skip
-    assert printed.startswith("training images per second at 128 pixels, 1 runs of 2 batches of 2; tensorflow\n")
+    assert printed.startswith("training images per second at 128 pixels, 1 runs of 2 batches of 2; ")
+    assert "; 0 MiB of images kept; tensorflow\n" in printed
     assert [row["workers"] for row in figures["cases"]] == [0, 2]
     for row in figures["cases"]:
         check_summary(row["images_per_second"])
+
+
+@pytest.mark.filterwarnings("ignore:.*object:UserWarning")  # some vanish in images this small
+@pytest.mark.parametrize("cache", [0, 512])
+def test_each_case_reads_anew(programs, data_dir, monkeypatch, cache):
+    """Or else the second case would find in memory what the first has read."""
+    read, load_image = [], Dataset.load_image
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    monkeypatch.setattr(Dataset, "load_image", lambda self, image: read.append(image) or load_image(self, image))
+    programs["data"].main(["--sets", "balloon", "--data", str(data_dir), "--size", "64", "--batches", "40", "--runs",
+                           "1", "--workers", "0", "0", "--cache", str(cache)])  # fmt: skip
+    if cache:
+        assert set(collections.Counter(read).values()) == {2}  # once in each case
+    else:
+        assert len(read) >= 2 * 2 * (10 + 40)  # cases, images of a batch, batches
 
 
 @pytest.mark.filterwarnings("ignore:.*object:UserWarning")  # some vanish in images this small
