@@ -1,6 +1,7 @@
 """What the benchmarks have in common: the machine, the versions, arguments, taking turns, and tables."""
 
 import argparse
+import contextlib
 import gc
 import importlib.util
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mrcnn import __version__
+from mrcnn.data.files import atomic, kind_of_no_file, write_whole
 from mrcnn.engine.command_line import quiet_import
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +32,10 @@ LEAST_PEAK_SIDE = 256  # the product of smaller matrices is over before it is fa
 
 class NotComparable(RuntimeError):
     """A contender did other work than it was to do, so that its figures would say nothing."""
+
+
+class Tried(Exception):
+    """Ends an attempt at a file before it replaces the one that is there."""
 
 
 # ------------------------------------------------------------------ the machine
@@ -145,19 +151,21 @@ def add_arguments(parser, runs=5, peer=True, precision=True, peak=True):
 
 
 def check_output(parser, args):
-    """Ends with the parser's error if the file of --json cannot be written; leaves none behind that was not there."""
+    """Ends with the parser's error if the file of --json cannot be written; leaves all as it was."""
     if not args.json:
         return
-    if not args.json.resolve().parent.is_dir():
+    if not Path(os.path.realpath(args.json)).parent.is_dir():
         parser.error(f"--json {args.json}: there is no such folder")
-    found = os.path.lexists(args.json)
+    if kind := kind_of_no_file(args.json):
+        parser.error(f"--json {args.json}: is {kind}, not a file")
     try:
-        with open(args.json, "ab"):
-            pass
+        if os.path.exists(args.json):
+            open(args.json, "ab").close()  # one that is protected against writing is not to be replaced
+        with contextlib.suppress(Tried), atomic(args.json) as temporary:
+            temporary.touch()
+            raise Tried
     except OSError as error:
         parser.error(f"--json {args.json}: it cannot be written ({error.strerror})")
-    if not found:
-        args.json.unlink()
 
 
 def check_arguments(parser, args, load=True):
@@ -313,10 +321,16 @@ def spread(row, digits=3, unit="s"):
 
 
 def finish(args, figures, lines):
-    """Prints the lines, and the machine and the versions; writes the figures where --json says so."""
-    print("\n".join([*lines, "", *describe(figures)]))
+    """Prints the lines, and the machine and the versions; writes the figures where --json says so.
+
+    Ends the program with a message if they cannot be written; a file that was there stays as it was.
+    """
+    print("\n".join([*lines, "", *describe(figures)]), flush=True)
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+        try:
+            write_whole(args.json, (json.dumps(figures, indent=2) + "\n").encode())
+        except OSError as error:
+            sys.exit(f"--json {args.json}: the figures were not written: {error}")
 
 
 def complete(args, run, report):

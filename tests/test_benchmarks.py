@@ -5,8 +5,11 @@ import collections
 import importlib.util
 import json
 import math
+import os
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -18,6 +21,7 @@ from mrcnn.engine.weights import save_weights
 
 common = scripts.load_benchmark("common")
 PROGRAMS = ("operations", "detect", "training", "data", "startup", "memory", "agreement", "functions")
+posix_only = pytest.mark.skipif(os.name != "posix", reason="pipes, devices and limits are of POSIX")
 SMALL = ["--network", "small", "--size", "128", "--runs", "1"]
 
 
@@ -290,17 +294,43 @@ def test_wrong_arguments(programs, program, arguments, message, capsys, monkeypa
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+@posix_only
 def test_a_json_file_that_cannot_be_written(programs, capsys, tmp_path):
     """Known before anything is measured; what is in a file that can be written stays until there are figures."""
-    parser, kept = argparse.ArgumentParser(), tmp_path / "kept.json"
+    parser, kept, link = argparse.ArgumentParser(), tmp_path / "kept.json", tmp_path / "link.json"
     kept.write_text("{}")
-    for path in (kept, tmp_path / "new.json"):
+    link.symlink_to("later.json")
+    for path in (kept, link, tmp_path / "new.json"):
         common.check_output(parser, argparse.Namespace(json=path))
-    assert [path.name for path in tmp_path.iterdir()] == ["kept.json"] and kept.read_text() == "{}"
-    for path, reason in ((tmp_path, "Is a directory"), (tmp_path / f"{'x' * 300}.json", "File name too long")):
+    assert sorted(os.listdir(tmp_path)) == ["kept.json", "link.json"] and kept.read_text() == "{}"
+    os.mkfifo(tmp_path / "pipe")
+    wrong = {tmp_path: "is a folder, not a file", tmp_path / "pipe": "is a pipe or a device, not a file",
+             Path("/dev/full"): "is a pipe or a device, not a file",
+             tmp_path / ("x" * 251): "it cannot be written (File name too long)"}  # fmt: skip
+    for path, reason in wrong.items():
         with pytest.raises(SystemExit):
             programs["operations"].main(["--json", str(path)])
-        assert f"it cannot be written ({reason})" in " ".join(capsys.readouterr().err.split())
+        assert f"--json {path}: {reason}" in " ".join(capsys.readouterr().err.split())
+
+
+@posix_only
+def test_figures_that_find_no_room(tmp_path):
+    """The table is printed, the file of another run stays whole, and one line says what happened."""
+    path = tmp_path / "kept.json"
+    path.write_text("{}")
+    code = """if True:
+        import argparse, pathlib, resource, sys, common
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+        figures = {"machine": common.machine(), "versions": common.versions(["numpy"]), "all": 100 * [1.5]}
+        common.finish(argparse.Namespace(json=pathlib.Path(sys.argv[1])), figures, ["the table"])
+    """
+    folders = os.pathsep.join([str(scripts.ROOT), str(scripts.ROOT / "benchmarks")])
+    result = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False,
+                            env=os.environ | {"PYTHONPATH": folders})  # fmt: skip
+    assert result.returncode == 1 and result.stdout.startswith("the table\n")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"--json {path}: the figures were not written: ") and "No room to save kept.json" in line
+    assert os.listdir(tmp_path) == ["kept.json"] and path.read_text() == "{}"
 
 
 def test_data_need_a_folder(programs, capsys, monkeypatch):

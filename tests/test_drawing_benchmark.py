@@ -47,7 +47,7 @@ def test_the_smallest_photos(width, height):
     (["--runs", "0"], "must be 1 or more; received 0"),
     (["--width", "0"], "must be 1 or more; received 0"),
     (["--json", "none/x.json"], "there is no such folder"),
-    (["--json", "."], "it cannot be written (Is a directory)"),
+    (["--json", "."], "--json .: is a folder, not a file"),
 ])  # fmt: skip
 def test_wrong_arguments(arguments, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

@@ -35,7 +35,7 @@ def test_figures_are_printed_and_written(parallel, tmp_path, capsys):
     (["--size", "64"], "--size 64: must be 128 or more, so that there is room for a shape"),
     (["--runs", "0"], "must be 1 or more"),
     (["--json", "none/x.json"], "there is no such folder"),
-    (["--json", "."], "it cannot be written (Is a directory)"),
+    (["--json", "."], "--json .: is a folder, not a file"),
 ])  # fmt: skip
 def test_wrong_arguments(parallel, arguments, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
