@@ -18,7 +18,7 @@ import numpy as np
 
 from mrcnn import __version__
 from mrcnn.data.files import atomic, kind_of_no_file, write_whole
-from mrcnn.engine.command_line import quiet_import
+from mrcnn.engine.command_line import at_least, quiet_import
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -88,20 +88,7 @@ def describe(figures):
 
 
 # ------------------------------------------------------------------ arguments
-def positive(text):
-    """An argument type: a whole number of 1 or more."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more; received {text}")
-    return number
-
-
-def natural(text):
-    """An argument type: a whole number of 0 or more."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be 0 or more; received {text}")
-    return number
+positive, natural = at_least(1), at_least(0)  # argument types
 
 
 def side(text):
@@ -123,10 +110,7 @@ def instances(text):
 
 def peak_side(text):
     """An argument type: the side of matrices that are large enough for their product to show a peak."""
-    number = positive(text)
-    if number < LEAST_PEAK_SIDE:
-        raise argparse.ArgumentTypeError(f"must be {LEAST_PEAK_SIDE} or more; received {text}")
-    return number
+    return at_least(LEAST_PEAK_SIDE)(text)
 
 
 def add_output_arguments(parser):

@@ -266,11 +266,13 @@ def test_the_common_arguments_are_those_of_the_readme(capsys):
 # ------------------------------------------------------------------ what they refuse
 @pytest.mark.parametrize("program, arguments, message", [
     ("detect", ["--size", "100"], "must be a multiple of 64; received 100"),
-    ("detect", ["--runs", "0"], "must be 1 or more; received 0"),
-    ("detect", ["--instances", "-1"], "must be 0 or more; received -1"),
+    ("detect", ["--runs", "0"], "must be a whole number of 1 or more; received '0'"),
+    ("detect", ["--instances", "-1"], "must be a whole number of 0 or more; received '-1'"),
     ("detect", ["--instances", "2000"], "a network of 1000 proposals finds 1000 at most; received 2000"),
     ("operations", ["--instances", "1001"], "a network of 1000 proposals finds 1000 at most; received 1001"),
-    ("detect", ["--peak-size", "255"], "must be 256 or more; received 255"),
+    ("detect", ["--peak-size", "255"], "must be a whole number of 256 or more; received '255'"),
+    ("detect", ["--batch", "x"], "--batch: must be a whole number of 1 or more; received 'x'"),
+    ("detect", ["--size", "1.5"], "--size: must be a whole number of 1 or more; received '1.5'"),
     ("detect", ["--backend", "theano"], "invalid choice: 'theano'"),
     ("detect", ["--network", "small", "--peer", "torchvision"], "it has ResNets only"),
     ("training", ["--network", "small", "--peer", "torchvision"], "it has ResNets only"),
@@ -285,7 +287,7 @@ def test_the_common_arguments_are_those_of_the_readme(capsys):
     ("operations", ["--json", "none/x.json"], "there is no such folder"),
     ("agreement", ["--weights", "none.h5"], "none.h5: there is no such file"),
     ("agreement", ["--original", "none"], "slim_shapes.h5: there is no such file"),
-    ("agreement", ["--images", "0"], "must be 1 or more; received 0"),
+    ("agreement", ["--images", "0"], "must be a whole number of 1 or more; received '0'"),
 ])  # fmt: skip
 def test_wrong_arguments(programs, program, arguments, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

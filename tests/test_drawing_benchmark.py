@@ -44,8 +44,8 @@ def test_the_smallest_photos(width, height):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["--runs", "0"], "must be 1 or more; received 0"),
-    (["--width", "0"], "must be 1 or more; received 0"),
+    (["--runs", "0"], "must be a whole number of 1 or more; received '0'"),
+    (["--width", "0"], "must be a whole number of 1 or more; received '0'"),
     (["--json", "none/x.json"], "there is no such folder"),
     (["--json", "."], "--json .: is a folder, not a file"),
 ])  # fmt: skip

@@ -33,7 +33,7 @@ def test_figures_are_printed_and_written(parallel, tmp_path, capsys):
     (["--devices", "3"], "--batch-size 8 cannot be divided evenly between 3 devices"),
     (["--size", "100"], "must be a multiple of 64"),
     (["--size", "64"], "--size 64: must be 128 or more, so that there is room for a shape"),
-    (["--runs", "0"], "must be 1 or more"),
+    (["--runs", "0"], "must be a whole number of 1 or more"),
     (["--json", "none/x.json"], "there is no such folder"),
     (["--json", "."], "--json .: is a folder, not a file"),
 ])  # fmt: skip
