@@ -28,6 +28,7 @@ NETWORKS = ("small", "resnet50", "resnet101")
 MASKS = ("full", "box", "rle")
 PROPOSALS = 1000  # that a network which detects goes on with
 LEAST_PEAK_SIDE = 256  # the product of smaller matrices is over before it is fast
+MOST_PEAK_SIDE = 32768  # two such matrices and their product take 13 GB
 
 
 class NotComparable(RuntimeError):
@@ -109,8 +110,11 @@ def instances(text):
 
 
 def peak_side(text):
-    """An argument type: the side of matrices that are large enough for their product to show a peak."""
-    return at_least(LEAST_PEAK_SIDE)(text)
+    """An argument type: the side of matrices whose product shows a peak, and which fit into memory."""
+    number = at_least(LEAST_PEAK_SIDE)(text)
+    if number > MOST_PEAK_SIDE:
+        raise argparse.ArgumentTypeError(f"must be {MOST_PEAK_SIDE} or less; received {text}")
+    return number
 
 
 def add_output_arguments(parser):

@@ -271,6 +271,7 @@ def test_the_common_arguments_are_those_of_the_readme(capsys):
     ("detect", ["--instances", "2000"], "a network of 1000 proposals finds 1000 at most; received 2000"),
     ("operations", ["--instances", "1001"], "a network of 1000 proposals finds 1000 at most; received 1001"),
     ("detect", ["--peak-size", "255"], "must be a whole number of 256 or more; received '255'"),
+    ("detect", ["--peak-size", "10000000"], "--peak-size: must be 32768 or less; received 10000000"),
     ("detect", ["--batch", "x"], "--batch: must be a whole number of 1 or more; received 'x'"),
     ("detect", ["--size", "1.5"], "--size: must be a whole number of 1 or more; received '1.5'"),
     ("detect", ["--backend", "theano"], "invalid choice: 'theano'"),
