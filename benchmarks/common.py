@@ -190,13 +190,13 @@ def check_peer(parser, peer):
     framework = PEERS[peer]
     for name in (framework, peer):
         if importlib.util.find_spec(name) is None:
-            parser.error(f"--peer {peer}: {name} is not installed; pip install {framework} {peer} brings both, in "
-                         "versions that belong together")
+            parser.error(f"--peer {peer}: {name} is not installed; pip install -c constraints.txt {framework} {peer} "
+                         "in this repository brings both, in versions that belong together")
     try:
         importlib.import_module(peer)
     except (ImportError, OSError, RuntimeError) as error:
         parser.error(f"--peer {peer}: it is installed, but cannot be imported ({error}); install the release of {peer} "
-                     f"that was built for the {framework} here")
+                     f"that was built for the {framework} here; docs/speed.md says where it lies")
 
 
 def check_networks(parser, args, flag, chosen):

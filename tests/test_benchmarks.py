@@ -345,7 +345,7 @@ def test_data_need_a_folder(programs, capsys, monkeypatch):
 
 def test_a_peer_or_a_backend_that_is_not_there(programs, capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("torchvision", "jax") else object())
-    wanted = {"--peer torchvision": "torchvision is not installed; pip install torch torchvision",
+    wanted = {"--peer torchvision": "torchvision is not installed; pip install -c constraints.txt torch torchvision",
               "--backend jax": 'it is not installed; pip install -e ".[jax]"'}  # fmt: skip
     for arguments, message in wanted.items():
         with pytest.raises(SystemExit):

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import scripts
 
 import mrcnn
 
@@ -63,10 +64,12 @@ def test_start_up_check_asks_for_the_same_keras():
 
 
 def test_constraints_pin_only_what_is_required():
+    """Or what the benchmarks measure beside this package."""
     pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     everything = CORE.union(*(requirement_names(extra) for extra in PROJECT["optional-dependencies"].values()))
     assert "torch==2.13.0" in pins
-    assert requirement_names(pins) <= everything
+    assert requirement_names(pins) <= everything | set(scripts.load_benchmark("common").PEERS)
+    assert "`pip install -c constraints.txt torch torchvision`" in (ROOT / "docs" / "speed.md").read_text()
 
 
 def test_class_names_of_coco():
