@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+LIMIT = 1800  # seconds: far more than any task takes; a process that hangs is not waited for
 
 
 def run(task, **arguments):
@@ -24,11 +25,14 @@ def run(task, **arguments):
         dict: `seconds` {stage: float}, `memory` in bytes, and `device_memory` in bytes on a GPU, else None.
 
     Raises:
-        RuntimeError: the process failed; the end of what it said.
+        RuntimeError: the process failed, with the end of what it said; or it took longer than LIMIT.
     """
     environment = os.environ | {"KERAS_BACKEND": arguments.pop("backend"), "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, __file__, json.dumps({"task": task, "started": time.time(), **arguments})]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{task} {arguments} was not done in its process after {LIMIT} s: ended it") from None
     if result.returncode:
         raise RuntimeError(f"{task} {arguments} failed in its process:\n{result.stderr[-2000:]}")
     return json.loads(result.stdout.splitlines()[-1])

@@ -381,6 +381,12 @@ def test_a_wrong_number_of_instances_is_an_error():
         contenders.check_loss("mrcnn", float("nan"))
 
 
+def test_a_process_that_hangs_ends_the_program(programs, monkeypatch):
+    monkeypatch.setattr(programs["memory"].fresh, "LIMIT", 0.01)
+    with pytest.raises(SystemExit, match=r"^utils {'contender': 'mrcnn'} was not done in its process after 0.01 s"):
+        programs["memory"].main(["--cases", "import", "--runs", "1"])
+
+
 @pytest.mark.parametrize("program", ["detect", "training"])
 def test_contenders_that_cannot_be_compared_end_the_program(programs, program, monkeypatch):
     """With the message, which sets the exit code to 1, and not with a traceback."""
