@@ -10,6 +10,7 @@ what one run finds alone counts against it, whichever run it is.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import sys
@@ -62,7 +63,8 @@ def load(base, weights, precision):
     config = type("AgreementConfig", (base,), {"PRECISION": precision, "IMAGES_PER_GPU": 1})()
     with tempfile.TemporaryDirectory() as folder:
         model = MaskRCNN("inference", config, folder)
-    model.load_weights(str(weights))
+    with contextlib.redirect_stdout(sys.stderr):  # what was loaded is no part of the table
+        model.load_weights(str(weights))
     return model
 
 

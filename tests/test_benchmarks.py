@@ -181,7 +181,8 @@ def test_memory(measured):
 @pytest.mark.slow
 def test_agreement(measured):
     """Of 60 detections bfloat16 changed none on one machine and may change three: elsewhere it may round otherwise."""
-    printed, figures = measured("agreement", "--images", "30", "--precision", "float32", "bfloat16")
+    printed, figures = measured("agreement", "--images", "30", "--precision", "float32", "bfloat16", "--markdown")
+    assert printed.startswith("| weights | precision |"), "the table alone"
     same, coarse = figures["cases"]
     assert same["float32"] == same["matched"] > 50 and same["share"] == 1 and same["score"] == 0
     assert 0.95 <= coarse["share"] <= 1 and 0 < coarse["score"] < 0.1 and f"{coarse['share']:.1%}" in printed
