@@ -140,7 +140,7 @@ def add_arguments(parser, runs=5, peer=True, precision=True, peak=True):
 
 def check_output(parser, args):
     """Ends with the parser's error if the file of --json cannot be written; leaves all as it was."""
-    if not args.json:
+    if not getattr(args, "json", None):
         return
     if not Path(os.path.realpath(args.json)).parent.is_dir():
         parser.error(f"--json {args.json}: there is no such folder")
@@ -157,16 +157,20 @@ def check_output(parser, args):
 
 
 def check_arguments(parser, args, load=True):
-    """Checks what `add_arguments` added, sets the backend, and then imports Keras, unless `load` is False."""
+    """Checks what `add_arguments` added, sets the backend, and then imports Keras, unless `load` is False.
+
+    A program that lacks some of these arguments has the others checked.
+    """
     check_output(parser, args)
-    args.backend = args.backend or os.environ.get("KERAS_BACKEND") or BACKENDS[0]
+    chosen = getattr(args, "backend", None)
+    args.backend = chosen or os.environ.get("KERAS_BACKEND") or BACKENDS[0]
+    said = f"--backend {chosen}" if chosen else f"KERAS_BACKEND={args.backend}"
     if args.backend not in BACKENDS:
-        parser.error(f"KERAS_BACKEND={args.backend}: must be one of {', '.join(BACKENDS)}")
+        parser.error(f"{said}: must be one of {', '.join(BACKENDS)}")
     if importlib.util.find_spec(args.backend) is None:
-        parser.error(f'--backend {args.backend}: it is not installed; pip install -e ".[{args.backend}]" in this '
-                     "repository brings it")
+        parser.error(f'{said}: it is not installed; pip install -e ".[{args.backend}]" in this repository brings it')
     if "keras" in sys.modules and sys.modules["keras"].backend.backend() != args.backend:
-        parser.error(f"--backend {args.backend}: Keras runs on {sys.modules['keras'].backend.backend()} already")
+        parser.error(f"{said}: Keras runs on {sys.modules['keras'].backend.backend()} already")
     set_environment(args.backend)
     if getattr(args, "peer", None):
         check_peer(parser, args.peer)

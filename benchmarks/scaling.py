@@ -14,7 +14,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout runs without being installed
 
-from common import positive
+from common import check_arguments, positive
 
 GPUS_PER_HOST = 8
 GRADIENT_BYTES = 4  # float32, also with PRECISION = "bfloat16"
@@ -90,6 +90,7 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     if not (math.isfinite(args.samples) and args.samples > 0):
         parser.error(f"--samples must be a number above 0; received {args.samples}")
+    check_arguments(parser, args, load=False)
     for backbone in OPERATIONS:
         print("\n".join(table(backbone, parameters(backbone), args.images, args.samples)), end="\n\n")
 

@@ -337,6 +337,16 @@ def test_figures_that_find_no_room(tmp_path):
     assert os.listdir(tmp_path) == ["kept.json"] and path.read_text() == "{}"
 
 
+def test_a_backend_that_keras_does_not_have_here(capsys, monkeypatch):
+    """Said by all programs but the one that needs no Keras."""
+    monkeypatch.setenv("KERAS_BACKEND", "mxnet")
+    for name in [*PROGRAMS, "parallel", "scaling"]:
+        with pytest.raises(SystemExit):
+            scripts.load_benchmark(name).main(["--sets", "drawn"] if name == "data" else [])
+        said = " ".join(capsys.readouterr().err.split())
+        assert said.endswith("error: KERAS_BACKEND=mxnet: must be one of tensorflow, jax, torch"), name
+
+
 def test_data_need_a_folder(programs, capsys, monkeypatch):
     monkeypatch.delenv("MRCNN_DATA", raising=False)
     with pytest.raises(SystemExit):
