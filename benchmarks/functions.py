@@ -169,7 +169,7 @@ def main(arguments=None):
     parser.add_argument("--runs", type=common.positive, default=5, help="of each function (default: 5)")
     common.add_output_arguments(parser)
     args = parser.parse_args(arguments)
-    common.check_arguments(parser, args, load=False)
+    common.check_arguments(parser, args)
     common.complete(args, run, report)
 
 

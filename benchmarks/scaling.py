@@ -90,7 +90,7 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     if not (math.isfinite(args.samples) and args.samples > 0):
         parser.error(f"--samples must be a number above 0; received {args.samples}")
-    check_arguments(parser, args, load=False)
+    check_arguments(parser, args)
     for backbone in OPERATIONS:
         print("\n".join(table(backbone, parameters(backbone), args.images, args.samples)), end="\n\n")
 

@@ -74,6 +74,17 @@ def test_functions_around_the_network(measured, programs, monkeypatch):
     assert "3 objects: the plain form comes to another result" in error.value.code
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["functions --objects 3 --size 128 --runs 1", "scaling"])
+def test_remarks_of_tensorflow_stay_off_the_screen(program):
+    name, *arguments = program.split()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("TF_CPP")}
+    command = [sys.executable, scripts.ROOT / "benchmarks" / f"{name}.py", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False,
+                            env=environment | {"KERAS_BACKEND": "tensorflow"})  # fmt: skip
+    assert result.returncode == 0 and result.stdout and not result.stderr
+
+
 def test_operations_of_layers():
     """Counted by hand, on a model with a model in it and with layers that share their work between regions."""
     import keras
