@@ -18,9 +18,10 @@ import scripts
 
 from mrcnn.data.dataset import Dataset
 from mrcnn.engine.weights import save_weights
+from mrcnn.network import kernels, winograd
 
 common = scripts.load_benchmark("common")
-PROGRAMS = ("operations", "detect", "training", "data", "startup", "memory", "agreement", "functions")
+PROGRAMS = ("operations", "detect", "training", "data", "startup", "memory", "agreement", "functions", "convolutions")
 posix_only = pytest.mark.skipif(os.name != "posix", reason="pipes, devices and limits are of POSIX")
 SMALL = ["--network", "small", "--size", "128", "--runs", "1"]
 
@@ -83,6 +84,24 @@ def test_remarks_of_tensorflow_stay_off_the_screen(program):
     result = subprocess.run(command, capture_output=True, text=True, check=False,
                             env=environment | {"KERAS_BACKEND": "tensorflow"})  # fmt: skip
     assert result.returncode == 0 and result.stdout and not result.stderr
+
+
+def test_convolutions(measured, programs, monkeypatch):
+    arguments = ["--maps", "stage4", "stage2", "--precision", "float32", "bfloat16", "--runs", "1"]
+    monkeypatch.setattr(kernels, "multiplies_tiles", lambda: False)
+    printed, figures = measured("convolutions", *arguments)
+    assert [(row["map"], row["precision"], row["chosen"]) for row in figures["cases"]] == [
+        ("stage4", "float32", True), ("stage2", "float32", False),
+        ("stage4", "bfloat16", True), ("stage2", "bfloat16", False)]  # fmt: skip
+    for row in figures["cases"]:
+        check_summary(row["seconds"])
+        check_summary(row["plain_seconds"])
+        assert 0 < row["difference"] < 0.01 and f"{row['times']:.2f}" in printed
+    monkeypatch.setattr(winograd, "_matrices", lambda matrices=winograd._matrices:
+                        tuple(1.1 * matrix for matrix in matrices()))  # fmt: skip
+    with pytest.raises(SystemExit) as error:
+        programs["convolutions"].main(arguments)
+    assert error.value.code.startswith("stage4, float32: the results differ by ")
 
 
 def test_operations_of_layers():
