@@ -75,6 +75,7 @@ class Config:
     PRECISION = "float32"
     # Whether XLA compiles the network: True, False, or "auto" for where it is faster: on JAX, and on TensorFlow with a
     # GPU, but not with several. It makes a program for each size of image: a minute of waiting or more on a CPU.
+    # On JAX, False is for finding errors: each operation then runs by itself, many times slower, the first call most.
     JIT = "auto"
 
     # ---- region proposals (first stage)
