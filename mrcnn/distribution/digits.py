@@ -13,6 +13,7 @@ import PIL.ImageFont
 
 from mrcnn.distribution.devices import check_devices, divide_cpu, found_devices
 from mrcnn.distribution.parallel import ParallelModel
+from mrcnn.network.seeding import set_random_seed
 
 SIDE = 28
 CLASSES = 10
@@ -76,7 +77,7 @@ def train(device_count, batches, test, seed=0):
         losses (list of float, one per batch), weights (list of arrays), share of the test images that it names
         rightly, and seconds per step after the first.
     """
-    keras.utils.set_random_seed(seed)
+    set_random_seed(seed)
     model = build_model(batches[0][0], CLASSES)
     if device_count > 1:
         model = ParallelModel(model, device_count)

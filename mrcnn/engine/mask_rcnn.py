@@ -24,6 +24,7 @@ from mrcnn.engine.inspect import Inspector, log
 from mrcnn.geometry.boxes import norm_boxes
 from mrcnn.network.assemble import MaskRCNNModel, build_model, config_anchors
 from mrcnn.network.detector import Detector
+from mrcnn.network.seeding import set_random_seed
 
 MODES = ("training", "inference")
 _CACHED_SHAPES = 16  # anchors of more image shapes than these are made anew
@@ -82,7 +83,7 @@ class MaskRCNN:
             keras.Model named `mask_rcnn`; a `ParallelModel` where several devices or processes share the work.
         """
         if config.SEED is not None:
-            keras.utils.set_random_seed(config.SEED)
+            set_random_seed(config.SEED)
         model = weights.speak_layout(build_model(mode, config))
         across_processes = mode == "training" and processes.count() > 1
         if config.GPU_COUNT > 1 or across_processes:
