@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
+from mrcnn.engine import inference
 from mrcnn.engine.mask_rcnn import MaskRCNN
 from mrcnn.geometry.boxes import denorm_boxes
 
@@ -67,6 +68,63 @@ def test_a_model_of_ones_own_is_asked_as_keras_does(detector, monkeypatch):
     (got,) = detector.detect([tiny.photo(64, 64)])
     np.testing.assert_allclose(got["scores"], want["scores"], atol=1e-4)
     assert np.abs(got["rois"] - want["rois"]).max(initial=0) <= 1
+
+
+@pytest.fixture
+def fresh(detector):
+    """The detector as before its first detection; weights that a test breaks are whole again afterwards."""
+    before, detector._detector_of = detector.keras_model.get_weights(), None
+    yield detector
+    detector.keras_model.set_weights(before)
+    detector._detector_of = None
+
+
+def spoil(model, *names):
+    """Has the weights of each of these layers be no numbers."""
+    for variable in model.weights:
+        if variable.path.split("/")[-2] in names:
+            variable.assign(np.full(variable.shape, np.nan))
+
+
+@pytest.mark.parametrize("name", ["conv1", "bn3a_branch2a", "rpn_conv_shared", "mrcnn_class_logits", "mrcnn_mask"])
+def test_weights_that_are_no_numbers_are_named(fresh, name):
+    molded, metas, _ = fresh.mold_inputs([tiny.photo(64, 64)])
+    spoil(fresh.keras_model, name)
+    message = f"the weights of {name} hold NaN or infinity. Load the weights again"
+    for _ in range(2):
+        with pytest.raises(ValueError, match=message):
+            fresh.detect([tiny.photo(64, 64)])
+        with pytest.raises(ValueError, match=message):
+            fresh.detect_molded(molded, metas)
+
+
+def test_weights_that_break_between_detections(fresh):
+    """TensorFlow's ReLU may make 0 of NaN; the RPN's deltas end in an error of its own."""
+    for name in ("mrcnn_class_logits", "rpn_bbox_pred"):
+        before = fresh.keras_model.get_weights()
+        assert len(fresh.detect([tiny.photo(64, 64)])[0]["rois"])
+        spoil(fresh.keras_model, name)
+        with pytest.raises(ValueError, match=f"the weights of {name} hold NaN"):
+            fresh.detect([tiny.photo(64, 64)])
+        fresh.keras_model.set_weights(before)
+
+
+def test_weights_of_a_model_of_ones_own(fresh, monkeypatch):
+    model = fresh.keras_model
+    monkeypatch.setattr(fresh, "keras_model", keras.Model(model.inputs, model.outputs))
+    assert len(fresh.detect([tiny.photo(64, 64)])[0]["rois"])
+    spoil(model, "conv1", "mrcnn_class_logits", *(f"mrcnn_mask_conv{i}" for i in (1, 2, 3, 4)), "mrcnn_mask")
+    with pytest.raises(ValueError, match="of conv1, .* and 2 more hold NaN"):
+        fresh.detect([tiny.photo(64, 64)])
+
+
+def test_finding_nothing_costs_no_look_at_the_weights(fresh, monkeypatch):
+    looks, look = [], inference.check_weights
+    monkeypatch.setattr(inference, "check_weights", lambda model: looks.append(model) or look(model))
+    fresh.keras_model.get_layer("mrcnn_class_logits").bias.assign([1e6, 0, 0, 0])  # all is background
+    for _ in range(3):
+        assert not len(fresh.detect([tiny.photo(64, 64)])[0]["rois"])
+    assert len(looks) == 1
 
 
 @on_tensorflow

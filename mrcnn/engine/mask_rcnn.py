@@ -364,7 +364,7 @@ class MaskRCNN:
             `scores` [N] float32 and `masks` [H, W, N] bool, or as `masks` says; best first.
 
         Raises:
-            ValueError: the model is for training, an image cannot be used, or `masks` is unknown.
+            ValueError: the model is for training, an image cannot be used, `masks` is unknown, or the weights hold NaN.
             ImportError: `masks` is "rle", and pycocotools is not installed.
             MemoryError: the device has too little memory.
         """
@@ -385,7 +385,7 @@ class MaskRCNN:
             list of dicts as `detect`.
 
         Raises:
-            ValueError: the model is for training, or images and metas do not fit.
+            ValueError: the model is for training, images and metas do not fit, or the weights hold NaN.
         """
         self._require("inference")
         predict = self._predictor(verbose)
@@ -407,10 +407,11 @@ class MaskRCNN:
     def _detector(self):
         """The network as a function of arrays, made at the first detection."""
         model = self.keras_model
-        if not isinstance(model, MaskRCNNModel):  # several devices share the work, or it is the user's own
-            return lambda *inputs: inference.predict(model, inputs)
         if self._detector_of is None or self._detector_of[0] is not model:
-            self._detector_of = model, Detector(model)
+            # otherwise several devices share the work, or it is the user's own
+            own = isinstance(model, MaskRCNNModel)
+            run = Detector(model) if own else lambda *inputs: inference.predict(model, inputs)
+            self._detector_of = model, inference.Watched(run, inner(model))
         return self._detector_of[1]
 
     def evaluate(self, dataset, image_ids=None, limit=0, eval_type="both", verbose=1):
