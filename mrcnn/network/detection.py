@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from mrcnn.network import kernels
+from mrcnn.network.suppression import non_max_suppression
 from mrcnn.network.tensors import apply_box_deltas, clip_boxes, constant, norm_boxes, parse_image_meta
 
 
@@ -39,7 +40,7 @@ def refine_detections(rois, probs, deltas, window, *, std_dev, min_confidence, n
     # one order by score serves all classes: boxes only suppress those of their own
     _, order = kernels.top_k(ops.where(confident, class_scores, -1.0), probs.shape[1])
     boxes, ids, scores = (kernels.gather_rows(x, order) for x in (clipped, class_ids, class_scores))
-    survivors = kernels.non_max_suppression(
+    survivors = non_max_suppression(
         boxes,
         max_instances,
         nms_threshold,

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from mrcnn.network import kernels
+from mrcnn.network.suppression import non_max_suppression
 from mrcnn.network.tensors import apply_box_deltas, clip_boxes, constant
 
 
@@ -49,7 +50,7 @@ class ProposalLayer(keras.layers.Layer):
         pre_nms_anchors = kernels.gather_rows(anchors, best)
         refined = apply_box_deltas(pre_nms_anchors, kernels.gather_rows(rpn_bbox, best) * constant(self.std_dev))
         clipped = clip_boxes(refined, constant([0, 0, 1, 1]))
-        keep = kernels.non_max_suppression(clipped, self.proposal_count, self.nms_threshold)
+        keep = non_max_suppression(clipped, self.proposal_count, self.nms_threshold)
         return dict(zip(self.step_names, (pre_nms_anchors, refined, clipped, keep), strict=True))
 
     def call(self, inputs):
