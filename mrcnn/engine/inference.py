@@ -326,7 +326,7 @@ def check_weights(model):
     Raises:
         ValueError: they are not; names the layers, and what to do.
     """
-    wrong = {variable.path.split("/")[-2]: None for variable in model.weights
+    wrong = {os.path.basename(os.path.dirname(variable.path)) or variable.path: None for variable in model.weights
              if not np.isfinite(keras.ops.convert_to_numpy(variable)).all()}  # fmt: skip
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
@@ -334,7 +334,7 @@ def check_weights(model):
                          "infinity. Load the weights again, from a file of before they broke")
 
 
-def predict(model, inputs):
+def predict(model, *inputs):
     """Detections [batch, N, 6] and the masks of their classes [batch, N, height, width], by Keras' own prediction."""
     detections, _, _, masks, *_ = model.predict_on_batch(list(inputs))
     detections = np.asarray(detections)

@@ -408,9 +408,10 @@ class MaskRCNN:
         """The network as a function of arrays, made at the first detection."""
         model = self.keras_model
         if self._detector_of is None or self._detector_of[0] is not model:
-            # otherwise several devices share the work, or it is the user's own
-            own = isinstance(model, MaskRCNNModel)
-            run = Detector(model) if own else lambda *inputs: inference.predict(model, inputs)
+            if isinstance(model, MaskRCNNModel):
+                run = Detector(model)
+            else:  # several devices share the work, or it is the user's own
+                run = functools.partial(inference.predict, model)
             self._detector_of = model, inference.Watched(run, inner(model))
         return self._detector_of[1]
 
