@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MOST_GROWTH = 100  # megabytes
 EPOCHS = 10  # of the training
 CYCLE = 20  # calls after which the photos come again
+OFTEN = 6  # cycles before the first call that counts: by then shapes that come often have graphs of their own
 BLOCK = 64  # photos are padded to multiples of it, and enlarged if they are smaller
 WARM_UP = 0.2
 PARTS = ("training", "detection")
@@ -165,6 +166,8 @@ def detect(calls, weights, folder):
     watch, photos = Watch(), Photos(WARM_UP * calls)
     model = MaskRCNN("inference", tiny.config(IMAGE_RESIZE_MODE="pad64"), folder)
     model.load_weights(weights)
+    for call in range(OFTEN * CYCLE):
+        model.detect(photos.of(call % CYCLE))
     for call in range(calls):
         if call % CYCLE == 0 and call >= WARM_UP * calls:
             watch.count()
